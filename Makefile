@@ -1,0 +1,74 @@
+# The front door. Every target sets up what it needs on first use; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo verilog sim synth test lint clean setup-gen setup-all
+.ONESHELL:
+SHELL := /bin/sh
+.SHELLFLAGS := -ec
+
+# An interpreter of the version that was tried, if there is one; else whatever python3 is, to be refused by name.
+ifndef PYTHON
+PYTHON := $(or $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+endif
+PRESET ?=
+LIBERTY ?=
+JOBS ?= 2
+ARGS ?=
+
+RUN := .venv/bin/python
+OPTIONS = $(if $(PRESET),--preset "$(PRESET)")
+PYTEST = $(RUN) -m pytest -n $(JOBS) --dist worksteal --junitxml=build/sim/junit.xml $(ARGS)
+
+define HELP
+make demo      generated Verilog runs real LLM tensors; build/demo/report.json and a table
+make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
+make synth     area, gate equivalents and delay of every block; build/synth/report.json
+make sim       every cocotb test in Verilator; JUnit XML in build/sim/
+make test      lint, unit tests and simulations: what CI runs
+make lint      ruff and import-linter
+make clean     remove build/
+
+Variables:
+  PRESET=name    configuration (verilog, synth); default: the generator's
+  LIBERTY=path   standard cell library for synth; several separated by spaces; none: generic gates
+  PYTHON=path    interpreter for the virtual environment; CPython 3.11
+  JOBS=n         test processes (sim, test); default 2
+  ARGS=...       further arguments of the command: ARGS="-k pe --seed random" (sim, test), any option (others)
+
+Each target creates the virtual environment .venv on first use; verilog and synth need neither torch nor a
+simulator and leave them out. pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) say where
+packages come from.
+endef
+export HELP
+
+help:
+	@printf '%s\n' "$$HELP"
+
+setup-gen setup-all:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on PATH: install CPython 3.11 or set PYTHON=" >&2; exit 1; }
+	$(PYTHON) .ci/environment.py $(@:setup-%=%)
+
+demo: setup-all
+	@$(RUN) -m verif.demo $(ARGS)
+
+verilog: setup-gen
+	@$(RUN) -m gen verilog $(OPTIONS) $(ARGS)
+
+synth: setup-gen
+	@$(RUN) -m gen synth $(OPTIONS) $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+sim: setup-all
+	@rm -rf build/sim/junit build/sim/junit.xml
+	$(PYTEST) -m sim
+
+test: lint
+	@rm -rf build/sim/junit build/sim/junit.xml
+	$(PYTEST)
+
+lint: setup-all
+	@$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	.venv/bin/lint-imports
+
+clean:
+	rm -rf build
