@@ -1,0 +1,108 @@
+"""What a KV dequant engine is built for, what it reports, and the fields beside its output data."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from hw.spec.kv_block import MAX_HEAD_DIM
+from hw.spec.kv_formats import KvTransform
+from hw.spec.packet import Field
+
+__all__ = ["ENGINE_LANES", "OUTPUT_USER", "OUTPUT_USER_BITS", "KvEngineConfig", "KvError"]
+
+ENGINE_LANES = (4, 8, 16, 32)
+
+OUTPUT_USER = (
+    Field("error", 0, 1),
+    Field("token_last", 1, 1),
+    Field("channel", 4, 8),
+    Field("token", 12, 20),
+)
+"""TUSER of the output: marked; last beat of a token; channel of lane 0; token index. Bits 2 and 3 are 0."""
+OUTPUT_USER_BITS = 32
+
+
+class KvError(IntEnum):
+    """Code of the first error since the last clear; 0: none."""
+
+    NONE = 0
+    HEADER = 1
+    """Header check or version."""
+    FORMAT = 2
+    """Reserved format, transform or metadata code, a forbidden combination, or one that this build lacks."""
+    CHANNELS = 3
+    """Counts that do not fit: beyond this build, segment 0 too large, a transform's size or start, the mask's count."""
+    SHORT = 4
+    """TLAST before the packet's last beat."""
+    LONG = 5
+    """No TLAST on the packet's last beat."""
+    SCALE = 6
+    """Scale negative or not finite, minimum not finite, integer scale above 2047."""
+    OVERFLOW = 7
+    """A value beyond FP16: it became +-65504."""
+    TRIT = 8
+    """Byte 243..255 among the trits."""
+    PADDING = 9
+    """Nonzero trit in the last byte's padding."""
+    TOKEN = 10
+    """Token index of 2^20 or more, reserved bitmap length, or a bitmap that does not hold as many tokens as rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvEngineConfig:
+    """A KV dequant engine's generation parameters.
+
+    Parameters
+    ----------
+    lanes : int
+        FP16 elements per output beat: 4, 8, 16 or 32. The input has 4 bits per lane.
+    max_channels : int
+        Largest head dim: 64 or 128 (sizes the memories).
+    transforms : frozenset of KvTransform
+        Inverse transforms built in, besides NONE. RFFT delivers 4 elements per cycle whatever ``lanes`` is.
+    scale_bits : int
+        Width of a transformed segment's integer scales: 8 (metadata Q8 and F6), or 11 (FP16-sized ones too).
+    interleave : bool
+        Put the channels of two-segment blocks back in channel order; without it segment 0's come first. Not built yet:
+        must be False.
+    centre : bool
+        The adder that puts the key centre back. Not built yet: must be False.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter, its value and what is allowed.
+    """
+
+    lanes: int = 16
+    max_channels: int = MAX_HEAD_DIM
+    transforms: frozenset = frozenset({KvTransform.WHT})
+    scale_bits: int = 8
+    interleave: bool = False
+    centre: bool = False
+
+    def __post_init__(self):
+        for name, allowed in (("lanes", ENGINE_LANES), ("max_channels", (64, 128)), ("scale_bits", (8, 11))):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, not {value!r}")
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, not {value}")
+        for name in ("interleave", "centre"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
+            if getattr(self, name):
+                raise ValueError(f"{name} must be False, not True: the engine does not have it yet")
+        transforms = self.transforms
+        if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
+            raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")
+        object.__setattr__(self, "transforms", frozenset(transforms) - {KvTransform.NONE})
+
+    @property
+    def input_bits(self) -> int:
+        """Width of the input's TDATA."""
+        return 4 * self.lanes
+
+    @property
+    def output_bits(self) -> int:
+        """Width of the output's TDATA."""
+        return 16 * self.lanes
