@@ -1,0 +1,73 @@
+"""Special values behind the bus: checked when written, kept for reading back."""
+
+from collections.abc import Collection
+
+from amaranth import Const, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype
+from hw.special_values import SPECIAL_VALUES
+
+__all__ = ["SpecialValueFile"]
+
+
+class SpecialValueFile(wiring.Component):
+    """Special values of FP3 (0..3) and FP4 (4..7) as the bus writes and reads them.
+
+    They reset to BitMoD's (Table IV). A value outside ``allowed``, or one written while ``locked``, is refused: the old
+    one stays.
+
+    Parameters
+    ----------
+    allowed : collection of int
+        Values that the build's decoder can represent, within +-16.
+
+    Members
+    -------
+    write : In, 8
+        One cycle, bit i: write ``data`` to value i.
+    data : signed 8, In
+    locked : In
+    values : array of 8 signed 8, Out
+    changed : Out, 8
+        With ``write``: value i is accepted, and on ``values`` in the next cycle.
+    refused : Out
+        With ``write``: ``data`` is not allowed. Writes while ``locked`` are not reported here.
+    """
+
+    def __init__(self, allowed: Collection[int]):
+        for value in allowed:
+            if not isinstance(value, int) or abs(value) > SPECIAL_LIMIT:
+                raise ValueError(f"allowed must hold integers in -{SPECIAL_LIMIT}..{SPECIAL_LIMIT}, not {value!r}")
+        self.allowed = frozenset(allowed)
+        super().__init__(
+            {
+                "write": In(SPECIAL_VALUES),
+                "data": In(signed(8)),
+                "locked": In(1),
+                "values": Out(signed(8)).array(SPECIAL_VALUES),
+                "changed": Out(SPECIAL_VALUES),
+                "refused": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        representable = Signal()
+        with m.Switch(self.data):
+            with m.Case(*(Const(value, signed(8)) for value in sorted(self.allowed))):
+                m.d.comb += representable.eq(1)
+            with m.Default():
+                pass
+        m.d.comb += [
+            self.changed.eq(self.write & (representable & ~self.locked).replicate(SPECIAL_VALUES)),
+            self.refused.eq(self.write.any() & ~representable & ~self.locked),
+        ]
+        defaults = DEFAULT_SPECIAL_VALUES[Datatype.FP3] + DEFAULT_SPECIAL_VALUES[Datatype.FP4]
+        for index, default in enumerate(defaults):
+            held = Signal(signed(8), name=f"special_{index}", init=default)
+            m.d.comb += self.values[index].eq(held)
+            with m.If(self.changed[index]):
+                m.d.sync += held.eq(self.data)
+        return m

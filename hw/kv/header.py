@@ -1,0 +1,112 @@
+"""What a block's header says: is it legal here, and how many words come before the rows."""
+
+from functools import reduce
+from operator import xor
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.kv.layouts import ERROR_BITS, Header
+from hw.spec.kv_block import HEADER_CHECK, MAX_SPAN, MAX_TOKENS, VERSION
+from hw.spec.kv_config import KvEngineConfig, KvError
+from hw.spec.kv_formats import KvFormat, KvMetadata
+
+__all__ = ["HeaderCheck"]
+
+
+def _any(value, codes):
+    return reduce(lambda a, b: a | b, [value == int(code) for code in codes])
+
+
+class HeaderCheck(wiring.Component):
+    """Judges a header; combinational.
+
+    Parameters
+    ----------
+    config : KvEngineConfig
+
+    Members
+    -------
+    header : Header, In
+    error : Out
+        :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
+    words : Out
+        64-bit words of mask, bitmap and metadata; right only without an error.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        super().__init__({"header": In(Header), "error": Out(ERROR_BITS), "words": Out(7)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config, header = self.config, self.header
+        size0, size = header.segment0, header.channels  # in groups of 8, minus 1
+        two = Signal()
+        m.d.comb += two.eq(size0 != size)
+
+        affine = _any(header.format, (KvFormat.K2, KvFormat.V2))
+        centre = header.format == KvFormat.CENTRE
+        transformable = _any(header.format, (KvFormat.K1, KvFormat.K2S, KvFormat.V158))
+        on0, on1 = header.transform0 != 0, header.transform1 != 0
+        absent = [code for code in range(1, 4) if code not in config.transforms]
+        forbidden = [
+            header.format == 0,
+            header.format == 7,
+            header.metadata == 3,
+            (header.metadata == KvMetadata.F6) & ~transformable,
+            *[_any(header[name], absent) for name in ("transform0", "transform1") if absent],
+            on0 & ~transformable,
+            on1 & ~two,
+            two & ~_any(header.format, (KvFormat.K2, KvFormat.K2S)),
+        ]
+        if config.scale_bits < 11:
+            forbidden.append((header.metadata == KvMetadata.FP16) & (on0 | on1))
+        if config.centre:
+            forbidden.append(centre & ((header.metadata != KvMetadata.FP16) | (header.rows != 0) | (header.span != 0)))
+        else:
+            forbidden.append(centre)
+
+        size1 = Signal(4)  # groups of segment 1
+        m.d.comb += size1.eq(size - size0)
+        misfit = [size0 > size]
+        if config.max_channels < 128:
+            misfit.append(size >= config.max_channels // 8)
+        if config.transforms:
+            misfit += [
+                on0 & ~_any(size0, (1, 3, 7, 15)),
+                on1 & ~_any(size1, (2, 4, 8)),
+                on1 & ~(size0[0] & (size0[1] | (size1 == 2))),
+            ]
+
+        tokens = Signal(11)
+        m.d.comb += tokens.eq(Mux(header.span != 0, header.span << 6, header.rows + 1))
+        beyond = header.token + tokens > MAX_TOKENS
+        misplaced = [beyond, header.span > MAX_SPAN // 64, (header.span == 1) & header.rows[6]]
+
+        checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])
+        broken = (checked != HEADER_CHECK) | (header.version != VERSION)
+        with m.If(broken):
+            m.d.comb += self.error.eq(KvError.HEADER)
+        with m.Elif(Cat(forbidden).any()):
+            m.d.comb += self.error.eq(KvError.FORMAT)
+        with m.Elif(Cat(misfit).any()):
+            m.d.comb += self.error.eq(KvError.CHANNELS)
+        with m.Elif(Cat(misplaced).any()):
+            m.d.comb += self.error.eq(KvError.TOKEN)
+
+        # Metadata in units of 16 bits: 8 channels take 3, 4 or 8 for the scales, 8 for the minima.
+        groups, groups0 = size + 1, size0 + 1
+        scales = Signal(8)
+        with m.Switch(header.metadata):
+            with m.Case(KvMetadata.FP16):
+                m.d.comb += scales.eq(groups << 3)
+            with m.Case(KvMetadata.Q8):
+                m.d.comb += scales.eq(groups << 2)
+            with m.Default():
+                m.d.comb += scales.eq((groups << 2) - groups)
+        m.d.comb += self.words.eq(
+            (scales + 3)[2:] + Mux(affine, groups0 << 1, 0) + header.span + Mux(two, 1 + size[3], 0)
+        )
+        return m

@@ -1,0 +1,249 @@
+"""The rows of a block, beat by beat: where the codes are, which table entries they ask for, what goes beside them."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from hw.kv.codes import CodeSelect
+from hw.kv.layouts import ERROR_BITS, Beat, Beside, BlockEntry, Plan
+from hw.kv.tokens import TokenIndex
+from hw.kv.window import RowWindow
+from hw.spec.kv_config import KvEngineConfig, KvError
+from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+
+__all__ = ["RowSequencer"]
+
+
+class RowSequencer(wiring.Component):
+    """Turns a block's rows into reads of the value tables, one beat per cycle, and finishes every packet in order.
+
+    A block starts when its verdict is there: its tables are written then. A bad block is one marked beat and its rows
+    are dropped. The block's last beat is read from the tables but held back until the padding has gone by and TLAST is
+    where it belongs. When data run out too early, the token in work is finished with marked beats and is the last.
+
+    Between two blocks pass 2 cycles, and one for each half beat of padding.
+
+    Members
+    -------
+    verdicts : stream of BlockEntry, In
+    rows : stream of Beat(4 * lanes), In
+    beat, codes, set, read : Out
+        A read of the value tables. Their output belongs to ``o`` in the cycles after it.
+    o : stream of Beside(lanes), Out
+        Beside the tables' output; the plan is zero in builds without a transform.
+    byte, byte_index, bitmap_strobe, bitmap_set : In
+        Bitmap bytes for :class:`TokenIndex`.
+    release : Out
+        A block is done with its set of tables.
+    error, error_strobe : Out
+        :class:`KvError` of the block.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        self.beat_bits = ceil_log2(config.max_channels // config.lanes)
+        super().__init__(
+            {
+                "verdicts": In(stream.Signature(BlockEntry)),
+                "rows": In(stream.Signature(Beat(config.input_bits))),
+                "beat": Out(self.beat_bits),
+                "codes": Out(data.ArrayLayout(2, config.lanes)),
+                "set": Out(1),
+                "read": Out(1),
+                "o": Out(stream.Signature(Beside(config.lanes))),
+                "byte": In(8),
+                "byte_index": In(6),
+                "bitmap_strobe": In(1),
+                "bitmap_set": In(1),
+                "release": Out(1),
+                "error": Out(ERROR_BITS),
+                "error_strobe": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self.config.lanes
+        entry = self.verdicts.payload
+        header = entry.header
+        m.submodules.window = window = RowWindow(self.config)
+        m.submodules.select = select = CodeSelect(self.config)
+        m.submodules.tokens = tokens = TokenIndex()
+        wiring.connect(m, wiring.flipped(self.rows), window.i)
+
+        # Where this beat stands, in groups of 8 channels.
+        beat, row = self.beat, Signal(7)
+        group_bits = ceil_log2(max(1, lanes // 8))
+        first_group = beat >> 1 if lanes == 4 else beat << group_bits
+        last_beat = (header.channels << 1 | 1) if lanes == 4 else header.channels >> group_bits
+        two_bits = (header.format == KvFormat.K2S) | (header.format == KvFormat.K2) | (header.format == KvFormat.V2)
+        token_last, final = Signal(), Signal()
+        broken = Signal()  # no more data: finish the token and be done
+        m.d.comb += [
+            token_last.eq(beat == last_beat),
+            final.eq(token_last & ((row == header.rows) | broken)),
+            select.window.eq(window.window),
+            select.ternary.eq(header.format == KvFormat.V158),
+            select.groups.eq(Mux(token_last, header.channels, lanes // 8 - 1 if lanes > 4 else 0)),
+            select.double.eq(Cat(two_bits & (first_group + g <= header.segment0) for g in range(select.groups_count))),
+            select.final.eq(final),
+            window.need.eq(select.need),
+            window.units.eq(select.units),
+            window.stay.eq(final & ~select.partial),
+            self.codes.eq(select.codes),
+            tokens.byte.eq(self.byte),
+            tokens.byte_index.eq(self.byte_index),
+            tokens.write.eq(self.bitmap_strobe),
+            tokens.write_set.eq(self.bitmap_set),
+            tokens.first.eq(header.token),
+            tokens.sparse.eq(header.span != 0),
+            tokens.read_set.eq(self.set),
+        ]
+
+        # The beat whose elements are at the tables' output.
+        beside, there, waiting = Signal(Beside(lanes), reset_less=True), Signal(), Signal()
+        tag = beside.tag
+        room = Signal()
+        m.d.comb += [
+            self.o.payload.eq(beside),
+            self.o.valid.eq(there & ~waiting),
+            room.eq(~there | (self.o.valid & self.o.ready)),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += there.eq(0)
+
+        spoiled = Signal()
+
+        def fail(code):
+            m.d.comb += [self.error.eq(code), self.error_strobe.eq(1)]
+            m.d.sync += spoiled.eq(1)
+
+        def finish():
+            m.d.comb += [self.verdicts.ready.eq(1), self.release.eq(1)]
+            m.d.sync += self.set.eq(~self.set)
+            m.next = "START"
+
+        issue, flaw = Signal(), Signal()
+        m.d.comb += flaw.eq((select.invalid | select.padding) & ~broken)
+        with m.If(issue):
+            m.d.comb += [self.read.eq(1), window.take.eq(~broken), select.take.eq(~broken)]
+            m.d.sync += [
+                there.eq(1),
+                tag.marked.eq(spoiled | flaw | broken),
+                tag.token_last.eq(token_last),
+                tag.last.eq(final),
+                tag.channel.eq(beat << ceil_log2(lanes)),
+                tag.token.eq(tokens.token),
+                tag.groups.eq((2 << select.groups) - 1),
+                beat.eq(Mux(token_last, 0, beat + 1)),
+            ]
+            if self.config.transforms:
+                m.d.sync += beside.plan.eq(self._plan(m, header, first_group, token_last, issue))
+            with m.If(flaw):
+                fail(Mux(select.invalid, KvError.TRIT, KvError.PADDING))
+            with m.If(token_last):
+                m.d.comb += tokens.next.eq(1)
+                m.d.sync += row.eq(row + 1)
+
+        middle = window.geometry.halves // 2
+        with m.FSM():
+            with m.State("START"):
+                m.d.comb += [tokens.start.eq(1), select.start.eq(1), window.new_place.eq(Mux(entry.odd, middle, 0))]
+                m.d.sync += [row.eq(0), beat.eq(0), spoiled.eq(0), broken.eq(0)]
+                with m.If(self.verdicts.valid):
+                    with m.If(entry.error != 0):
+                        m.next = "BAD"
+                    with m.Elif(entry.odd & (lanes == 32)):
+                        # The packet's first half beat here is the last word before the rows.
+                        m.d.comb += window.skip.eq(window.held)
+                        with m.If(window.held):
+                            m.d.comb += window.place_strobe.eq(1)
+                            m.next = "ROWS"
+                    with m.Else():
+                        m.d.comb += window.place_strobe.eq(1)
+                        m.next = "ROWS"
+            with m.State("ROWS"):
+                ready = room & tokens.there
+                with m.If(ready & (window.there | broken)):
+                    m.d.comb += issue.eq(1)
+                    with m.If(final):
+                        with m.If(broken):
+                            finish()
+                        with m.Else():
+                            m.d.sync += waiting.eq(1)
+                            m.next = "TAIL"
+                with m.If(window.short & ~broken):
+                    # Nothing of this packet is left but what is held.
+                    m.d.comb += window.skip.eq(1)
+                    m.d.sync += broken.eq(1)
+                    fail(KvError.SHORT)
+            with m.State("TAIL"):
+                with m.If(window.held):
+                    m.d.comb += window.skip.eq(1)
+                    with m.If(window.held_last | (window.place == window.geometry.halves - 1)):
+                        m.d.sync += waiting.eq(0)
+                        with m.If(window.held_last & (window.place == window.geometry.halves - 1)):
+                            finish()
+                        with m.Else():
+                            m.d.sync += tag.marked.eq(1)
+                            fail(Mux(window.held_last, KvError.SHORT, KvError.LONG))
+                            with m.If(window.held_last):
+                                finish()
+                            with m.Else():
+                                m.next = "DRAIN"
+            with m.State("BAD"):
+                with m.If(room):
+                    fail(entry.error)
+                    m.d.sync += [
+                        there.eq(1),
+                        beside.eq(0),
+                        tag.marked.eq(1),
+                        tag.token_last.eq(1),
+                        tag.last.eq(1),
+                        tag.groups.eq(-1),
+                    ]
+                    with m.If(entry.bare):
+                        finish()
+                    with m.Else():
+                        m.next = "DRAIN"
+            with m.State("DRAIN"):
+                with m.If(window.held):
+                    m.d.comb += window.skip.eq(1)
+                    with m.If(window.held_last):
+                        finish()
+        return m
+
+    def _plan(self, m, header, first_group, token_last, issue):
+        """The transforms' orders for this beat."""
+        lanes = self.config.lanes
+        plan = Signal(Plan(lanes))
+        starts = header.segment0 + 1
+        place = Signal(5)
+        with m.If(issue):
+            # Beats never mix a transformed segment of more than 16 channels with another one.
+            following = first_group + max(1, lanes // 8)
+            if lanes == 4:
+                following = first_group + self.beat[0]
+            m.d.sync += place.eq(Mux(token_last | ((following == starts) & (first_group != following)), 0, place + 1))
+        segments = []
+        for half in range(len(plan.wht)):
+            segment = first_group + 2 * half > header.segment0
+            segments.append(segment)
+            transform = Mux(segment, header.transform1, header.transform0)
+            m.d.comb += [
+                plan.wht[half].eq(transform == KvTransform.WHT),
+                plan.rfft[half].eq(transform == KvTransform.RFFT),
+                plan.exponent[half].eq(Mux(segment, header.exponent1, header.exponent0)),
+            ]
+        groups = Mux(segments[0], header.channels - header.segment0, starts)[:5]
+        for size in range(4):
+            with m.If(groups[1 + size]):
+                m.d.comb += plan.size.eq(size)
+        rfft = int(KvTransform.RFFT)
+        m.d.comb += [
+            plan.place.eq(place),
+            plan.narrow.eq((header.transform0 == rfft) | (header.transform1 == rfft)),
+            plan.coarse.eq(header.metadata == KvMetadata.FP16),
+        ]
+        return plan

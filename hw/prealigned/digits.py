@@ -1,0 +1,115 @@
+"""Which digits stand for which weight: derived from the set of multiples (docs/prealigned.md, section 3)."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from hw.spec.digits import DIGIT_SETS, MAX_MULTIPLE, DigitSet
+
+__all__ = [
+    "INTEGERS",
+    "allowed_specials",
+    "code_digits",
+    "derive_digit_set",
+    "digits_of",
+    "largest_weight",
+    "name_of",
+    "steps",
+]
+
+INTEGERS = (Datatype.INT8, Datatype.INT6, Datatype.INT5, Datatype.INT4, Datatype.INT3)
+MAX_STEPS = 4
+
+
+@cache
+def digits_of(value: int, planes: int, digits: DigitSet) -> tuple[int, ...] | None:
+    """``planes`` digits, lowest first, with ``value = sum d_p * 2**(plane_bits * p)``; None if there are none.
+
+    Of several the lowest digit with the least magnitude is taken, the negative one of two, then the next alike.
+    """
+    if planes == 0:
+        return () if value == 0 else None
+    radix = 2**digits.plane_bits
+    for digit in sorted((0, *digits.multiples, *(-m for m in digits.multiples)), key=lambda d: (abs(d), d)):
+        if (value - digit) % radix == 0:
+            rest = digits_of((value - digit) // radix, planes - 1, digits)
+            if rest is not None:
+                return (digit, *rest)
+    return None
+
+
+def _values(datatype: Datatype) -> set[int]:
+    specials = DEFAULT_SPECIAL_VALUES.get(datatype, (0,))
+    codes = range(1 << code_bits(datatype))
+    return {code_value(datatype, code, special) for code in codes for special in specials} - {None}
+
+
+@cache
+def steps(datatype: Datatype, digits: DigitSet) -> int:
+    """Least number of planes in which every value of the datatype, the default special values too, has its digits."""
+    return next(n for n in range(1, 5) if all(digits_of(v, n, digits) is not None for v in _values(datatype)))
+
+
+def allowed_specials(datatype: Datatype, digits: DigitSet) -> frozenset[int]:
+    """Special values up to +-16 that keep the datatype at its steps; a register must refuse all others."""
+    limit = range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)
+    return frozenset(v for v in limit if digits_of(v, steps(datatype, digits), digits) is not None)
+
+
+def code_digits(datatype: Datatype, code: int, digits: DigitSet, special: int = 0) -> tuple[int, ...]:
+    """The digits of a code, lowest plane first; zeros for a reserved code. An integer's are its Booth digits;
+    of others, negative values mirror positive ones."""
+    value, planes = code_value(datatype, code, special) or 0, steps(datatype, digits)
+    if datatype in INTEGERS:
+        k = digits.plane_bits
+        carried = [(value + (1 << k * p >> 1)) >> k * p for p in range(planes + 1)]
+        return tuple(carried[p] - (carried[p + 1] << k) for p in range(planes))
+    found = digits_of(abs(value), planes, digits)
+    if found is None:
+        raise ValueError(f"special must be one of {sorted(allowed_specials(datatype, digits))}, not {special!r}")
+    return tuple(-digit for digit in found) if value < 0 else found
+
+
+def largest_weight(datatype: Datatype) -> int:
+    """Largest magnitude of a value of the datatype, with any special value that may be programmed."""
+    largest = max(abs(v) for v in _values(datatype))
+    return max(largest, SPECIAL_LIMIT) if datatype in FP_MAGNITUDES else largest
+
+
+def derive_digit_set(wanted: Mapping[Datatype, int]) -> DigitSet:
+    """The fewest multiples of a named kind that give every datatype at most the wanted number of steps.
+
+    INT datatypes set the radix; what FP3, FP4 and the small types lack is added from their own magnitudes.
+
+    Raises
+    ------
+    ValueError
+        If a datatype cannot have so few steps, naming it.
+    """
+    for datatype, count in wanted.items():
+        if count not in range(1, MAX_STEPS + 1):
+            raise ValueError(f"steps of {datatype.name} must be 1..{MAX_STEPS}, not {count!r}")
+    radix_bits = [-(-code_bits(d) // n) for d, n in wanted.items() if d in INTEGERS]
+    k = max([2, *radix_bits])
+    if k > 4:
+        datatype = max((d for d in wanted if d in INTEGERS), key=lambda d: code_bits(d) / wanted[d])
+        least = -(-code_bits(datatype) // 4)
+        raise ValueError(f"steps of {datatype.name} must be at least {least} (16 is the largest radix)")
+    multiples = set(range(1, 2 ** (k - 1) + 1))
+    while True:
+        known = DigitSet(tuple(sorted(multiples)))
+        lacking = _lacking(wanted, known)
+        if not lacking:
+            return known
+        rest = set(range(1, MAX_MULTIPLE + 1)) - multiples
+        multiples.add(min(rest, key=lambda m: (len(_lacking(wanted, DigitSet(tuple(sorted({*multiples, m}))))), m)))
+
+
+def _lacking(wanted: Mapping[Datatype, int], digits: DigitSet) -> list[tuple[Datatype, int]]:
+    return [(d, v) for d, count in wanted.items() for v in _values(d) if digits_of(v, count, digits) is None]
+
+
+def name_of(digits: DigitSet) -> str:
+    """The digit set's name, or its multiples if it has none."""
+    names = [name for name, known in DIGIT_SETS.items() if known == digits]
+    return names[0] if names else "{" + ", ".join(map(str, digits.multiples)) + "}"

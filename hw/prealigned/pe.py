@@ -1,0 +1,146 @@
+"""The pre-aligned processing element: integers only, one digit of a weight per lane and cycle."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.prealigned.compressor import PipelinedTree, compress
+from hw.spec.digits import DigitSet
+from hw.spec.prealigned import CONTROL_COPIES, PrealignedConfig
+
+__all__ = ["Control", "DigitBeat", "MultipleBeat", "PrealignedPE", "RedundantSum"]
+
+
+class DigitBeat(data.StructLayout):
+    """One digit per lane: ``select``, one-hot over the digit set's multiples (none: the digit 0), and ``negative``."""
+
+    def __init__(self, digits: DigitSet, lanes: int):
+        super().__init__({"select": data.ArrayLayout(len(digits.multiples), lanes), "negative": lanes})
+
+
+class MultipleBeat(data.StructLayout):
+    """A beat of aligned activations: ``x1`` the integers q of every lane, ``x3`` 3q and so on, two's complement."""
+
+    def __init__(self, config: PrealignedConfig):
+        super().__init__(
+            {
+                f"x{odd}": data.ArrayLayout(config.multiple_bits(odd), config.lanes)
+                for odd in config.digits.odd_multiples
+            }
+        )
+
+
+class Control(data.Struct):
+    """What a step does to the accumulator. With neither ``keep`` nor ``shift`` it starts a new sum.
+
+    ``keep`` and ``shift`` come in identical copies: each drives a part of the accumulator, which shortens the clock.
+    """
+
+    keep: CONTROL_COPIES
+    """Add to the accumulator."""
+    shift: CONTROL_COPIES
+    """Add to the accumulator times 2**plane_bits: the first step of the next lower plane."""
+    last: 1
+    """The group's last step."""
+
+
+class RedundantSum(data.StructLayout):
+    """A group's sum in carry-save form: ``total + carry`` modulo 2**accumulator_bits, two's complement."""
+
+    def __init__(self, accumulator_bits: int):
+        super().__init__({"total": accumulator_bits, "carry": accumulator_bits})
+
+
+class PrealignedPE(wiring.Component):
+    """Adds ``lanes`` signed multiples of pre-aligned activations per cycle; exact.
+
+    ```
+    multiples, select --> mux --> xor --> 3:2 tree --> accumulator --> drain register --> o
+                                  negative  |          (carry-save)     ^
+                                     +-- free carry bits of the tree    +-- chain (the next PE's o)
+    ```
+
+    A group's sum is ``sum over planes p, beats: digit * q * 2**(plane_bits * p)``, highest plane first
+    (docs/prealigned.md, section 4). Lanes are added in offset binary, so no row is sign-extended; negation is a one's
+    complement whose 1 goes into a carry bit that the tree leaves free. No carry propagates anywhere: whoever takes
+    ``o`` adds its two halves.
+
+    Throughput is one step per cycle; a step never waits. A cycle without a step is a step with all digits 0 and
+    ``keep``. A group's sum is in the drain register ``latency`` cycles after its last step. In every other cycle the
+    register takes ``chain``: PEs in a row pass their sums on, one per cycle, and N of them need N cycles between group
+    ends.
+
+    Parameters
+    ----------
+    config : PrealignedConfig
+
+    Members
+    -------
+    digits : DigitBeat, In
+    multiples : MultipleBeat, In
+    control : Control, In
+    chain : RedundantSum, In
+    o : RedundantSum, Out
+    """
+
+    def __init__(self, config: PrealignedConfig):
+        if not isinstance(config, PrealignedConfig):
+            raise TypeError(f"config must be a PrealignedConfig, not {config!r}")
+        self.config = config
+        self.latency = len(config.registers) + 2
+        super().__init__(
+            {
+                "digits": In(DigitBeat(config.digits, config.lanes)),
+                "multiples": In(MultipleBeat(config)),
+                "control": In(Control),
+                "chain": In(RedundantSum(config.accumulator_bits)),
+                "o": Out(RedundantSum(config.accumulator_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        width = config.accumulator_bits
+        rows = [self._select(m, lane) for lane in range(config.lanes)]
+        # Every row is 2**(bits - 1) too large; lanes is a power of two, so the correction is a row of ones.
+        offset_bit = config.product_bits - 1 + (config.lanes.bit_length() - 1)
+        rows[0] = Cat(rows[0], C(0, offset_bit - config.product_bits), C(-1, width - offset_bit))
+        tree = PipelinedTree(m, rows, list(self.digits.negative), self.control.as_value(), width, config.registers)
+        control = Control(tree.flags)
+
+        total, carry = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        fed_back = Cat(total, carry)
+        shifted = Cat(*(Cat(C(0, config.plane_bits), half)[:width] for half in (total, carry)))
+        part = -(-2 * width // CONTROL_COPIES)
+        keep = Cat(bit.replicate(part) for bit in control.keep)[: 2 * width]
+        shift = Cat(bit.replicate(part) for bit in control.shift)[: 2 * width]
+        old = Signal(2 * width)
+        m.d.comb += old.eq((fed_back & keep) | (shifted & shift))
+        first, second = tree.carries
+        inner = compress(m, *tree.rows, old[:width], width, "inner", first)
+        outer = compress(m, *inner, old[width:], width, "outer", second)
+        m.d.sync += [total.eq(outer[0]), carry.eq(outer[1])]
+
+        finished = Signal()
+        drain = Signal(RedundantSum(width), reset_less=True)
+        m.d.sync += [finished.eq(control.last), drain.eq(Mux(finished, fed_back, self.chain.as_value()))]
+        m.d.comb += self.o.eq(drain)
+        return m
+
+    def _select(self, m, lane):
+        """The lane's signed multiple plus 2**(product_bits - 1), a negative one yet lacking 1."""
+        width = self.config.product_bits
+        chosen = []
+        for k, multiple in enumerate(self.config.digits.multiples):
+            shift = (multiple & -multiple).bit_length() - 1
+            source = self.multiples[f"x{multiple >> shift}"][lane]
+            extended = Cat(C(0, shift), source, source[-1].replicate(width - shift - len(source)))
+            chosen.append(extended & self.digits.select[lane][k].replicate(width))
+        row = Signal(width, name=f"product{lane}")
+        magnitude = reduce(or_, chosen)
+        m.d.comb += row.eq(Cat(magnitude[:-1], ~magnitude[-1]) ^ self.digits.negative[lane].replicate(width))
+        return row
