@@ -1,0 +1,148 @@
+"""Files of packed caches and of K/V dumps: ``safetensors``; packed ones versioned, with a hashed payload."""
+
+import json
+import os
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from golden.kv.config import CacheFormat, KeyFormat, ValueFormat
+from golden.kv.pack import unpack_block
+from golden.kv.packed import KINDS, PackedCache
+from golden.llm.store import payload_hash, replace_file
+
+__all__ = ["FORMAT", "VERSION", "CacheFileError", "load_cache", "load_dump", "save_cache"]
+
+FORMAT = "bitmosaic.kv"
+VERSION = (1, 0)
+"""Major, minor. A reader takes any minor version of its own major version."""
+
+_ARRAYS = {"packets": (np.uint8, 1), "offsets": (np.int64, 1), "index": (np.int32, 2)}
+
+
+class CacheFileError(ValueError):
+    """A file that is no packed cache of a known version, or is damaged; the message names the file and why."""
+
+
+def _generator() -> str:
+    try:
+        return f"bitmosaic {version('bitmosaic')}"
+    except PackageNotFoundError:
+        return "bitmosaic (not installed)"
+
+
+def _hash(description: str, arrays: dict[str, np.ndarray]) -> str:
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return payload_hash(
+        {**tensors, "description": torch.from_numpy(np.frombuffer(description.encode(), np.uint8).copy())}
+    )
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with the header's keys in order: the library writes the metadata in a random one."""
+    length = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def save_cache(path: str | os.PathLike, cache: PackedCache) -> str:
+    """Write a packed cache; the file appears whole or not at all. Returns the payload's SHA-256."""
+    description = json.dumps({"shape": cache.shape, "format": asdict(cache.fmt)}, sort_keys=True)
+    arrays = {"packets": cache.packets, "offsets": cache.offsets, "index": cache.index, **cache.exact}
+    digest = _hash(description, arrays)
+    metadata = {
+        "format": FORMAT,
+        "version": ".".join(map(str, VERSION)),
+        "generator": _generator(),
+        "cache": description,
+        "payload_sha256": digest,
+    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    replace_file(Path(path), _sorted_header(save(arrays, metadata)))
+    return digest
+
+
+def _read(path: str | os.PathLike, kind: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {kind} at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CacheFileError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def load_cache(path: str | os.PathLike) -> PackedCache:
+    """Read and check a file that `save_cache` wrote; every packet is parsed.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    CacheFileError
+        Truncated, damaged, of another format, or of a major version that this reader does not know.
+    """
+    metadata, arrays = _read(path, "packed cache")
+    if metadata.get("format") != FORMAT:
+        raise CacheFileError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}")
+    stated = metadata.get("version", "")
+    if stated.split(".")[0] != str(VERSION[0]):
+        raise CacheFileError(
+            f"{path} has version {stated!r} (written by {metadata.get('generator')!r}); "
+            f"this reader knows {VERSION[0]}.x only"
+        )
+    description = metadata.get("cache", "")
+    if _hash(description, arrays) != metadata.get("payload_sha256"):
+        raise CacheFileError(f"{path} is damaged: its payload does not have the SHA-256 that its metadata states")
+    try:
+        return _cache(json.loads(description), arrays)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CacheFileError(f"{path} is malformed: {error}") from error
+
+
+def _cache(description: dict, arrays: dict[str, np.ndarray]) -> PackedCache:
+    for name, (dtype, axes) in _ARRAYS.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != axes:
+            raise ValueError(f"{name} must be {np.dtype(dtype)} with {axes} axes, not {arrays[name].dtype}")
+    fmt = dict(description["format"])
+    fmt |= {"key": KeyFormat(**fmt["key"]), "value": ValueFormat(**fmt["value"])}
+    offsets, index = arrays["offsets"], arrays["index"]
+    layers, heads, _, head_dim = shape = tuple(int(n) for n in description["shape"])
+    if offsets[0] != 0 or offsets[-1] != len(arrays["packets"]) or (np.diff(offsets) < 1).any():
+        raise ValueError("offsets do not divide the packets")
+    if index.shape != (len(offsets) - 1, 3) or (index < 0).any() or (index >= (layers, heads, len(KINDS))).any():
+        raise ValueError(f"index must be [{len(offsets) - 1}, 3] of layer, head and kind within {shape}")
+    exact = {name: array for name, array in arrays.items() if name not in _ARRAYS}
+    cache = PackedCache(CacheFormat(**fmt), shape, *(arrays[name] for name in _ARRAYS), exact)
+    for number in range(len(index)):
+        if unpack_block(cache.packet(number)).header.channels != head_dim:
+            raise ValueError(f"packet {number} must have {head_dim} channels")
+    return cache
+
+
+def load_dump(path: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values from a ``safetensors`` dump with tensors ``k`` and ``v``, each ``[layers, heads, tokens, D]``.
+
+    Raises
+    ------
+    FileNotFoundError, CacheFileError
+        No such file; not such a dump.
+    """
+    _, arrays = _read(path, "K/V dump")
+    missing = [name for name in ("k", "v") if name not in arrays]
+    if missing:
+        raise CacheFileError(f"{path} must hold tensors 'k' and 'v'; it lacks {missing}")
+    k, v = arrays["k"], arrays["v"]
+    if k.ndim != 4 or k.shape != v.shape or k.dtype.kind != "f" or v.dtype.kind != "f":
+        raise CacheFileError(
+            f"{path}: k and v must be floats of one shape [layers, heads, tokens, D], "
+            f"not {k.dtype} {list(k.shape)} and {v.dtype} {list(v.shape)}"
+        )
+    return torch.from_numpy(k), torch.from_numpy(v)

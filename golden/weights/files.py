@@ -1,0 +1,222 @@
+"""Files of packed weights: ``safetensors``, versioned and hashed, written and read one tensor at a time.
+
+docs/weights.md, section 8. The writer lays the whole file out before the first payload, so that each tensor goes to
+its place when it is ready, and none is kept.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from golden.weights.file_layout import ARRAYS, FileLayout, text_hash, weight_hash
+from golden.weights.packing import PackedPlan, PackedWeight, check_lanes
+from hw.spec.datatypes import Datatype
+from hw.spec.packet import group_size_code
+
+__all__ = ["FORMAT", "VERSION", "PackedReader", "PackedWriter", "WeightFileError", "load_packed", "save_packed"]
+
+FORMAT = "bitmosaic.weights"
+VERSION = (1, 0)
+"""Major, minor. A reader takes any minor version of its own major version."""
+
+
+class WeightFileError(ValueError):
+    """A file that is not a packed weight file of a known version, or is damaged; the message names the file and why."""
+
+
+class PackedWriter:
+    """Writes a file of packed weights, which appears under its name only when all of them are there.
+
+    A context manager: an exception inside leaves ``path`` as it was, and nothing beside it.
+
+    Parameters
+    ----------
+    path : path
+        In a directory that exists.
+    plans : mapping from name to PackedPlan
+        What will be added, in any order.
+
+    Attributes
+    ----------
+    temporary : Path
+        Where the file is made; complete, and fit for `PackedReader`, after `finish`.
+    """
+
+    def __init__(self, path: str | os.PathLike, plans: Mapping[str, PackedPlan]):
+        self.path = Path(path)
+        metadata = {"format": FORMAT, "version": ".".join(map(str, VERSION)), "generator": _generator()}
+        self._layout = FileLayout(plans, metadata)
+        self._hashes: dict[str, str] = {}
+        self._finished = False
+        # Not tempfile.mkstemp: its files are private to their owner.
+        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        self._file = self.temporary.open("xb")
+
+    def add(self, name: str, packed: PackedWeight) -> None:
+        """Write one tensor to its place. Raises ValueError if it is not as planned."""
+        plan = self._layout.plans.get(name)
+        if plan is None or name in self._hashes:
+            raise ValueError(f"name must be one that was planned and not yet added, not {name!r}")
+        if packed.plan() != plan:
+            raise ValueError(f"{name} is {packed.plan()}, and was planned as {plan}")
+        for part, dtype in ARRAYS.items():
+            self._file.seek(self._layout.position(name, part))
+            self._file.write(np.ascontiguousarray(getattr(packed, part).astype(dtype, copy=False)).data)
+        self._hashes[name] = weight_hash(packed)
+
+    def finish(self) -> str:
+        """Write the header, close ``temporary`` and return the payload's SHA-256; ValueError if a tensor is missing."""
+        missing = sorted(self._layout.plans.keys() - self._hashes.keys())
+        if missing:
+            raise ValueError(f"{len(missing)} planned tensors were not added, the first is {missing[0]!r}")
+        self._file.seek(0)
+        self._file.write(self._layout.header(self._hashes))
+        self._file.close()
+        self._finished = True
+        return self._layout.payload_hash(self._hashes)
+
+    def __enter__(self) -> "PackedWriter":
+        return self
+
+    def __exit__(self, kind, *_exc) -> None:
+        try:
+            if kind is None:
+                if not self._finished:
+                    self.finish()
+                os.replace(self.temporary, self.path)
+        finally:
+            self._file.close()
+            self.temporary.unlink(missing_ok=True)
+
+
+class PackedReader:
+    """A file of packed weights: what it says of itself is read and checked at once, each tensor when asked for.
+
+    Attributes
+    ----------
+    plans : dict from name to PackedPlan
+        What the file holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    WeightFileError
+        Truncated, damaged, of another format, or of a major version that this reader does not know.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no packed weight file at {path}")
+        with self._open() as file:
+            metadata = file.metadata() or {}
+        self._check_version(metadata)
+        description = metadata.get("weights", "")
+        if text_hash(description) != metadata.get("payload_sha256"):
+            raise WeightFileError(
+                f"{self.path} is damaged: its description does not have the SHA-256 that its metadata state"
+            )
+        with self._malformed():
+            entries = json.loads(description)
+            self.plans = {name: _plan(entry) for name, entry in entries.items()}
+            self._hashes = {name: entry["sha256"] for name, entry in entries.items()}
+
+    def load(self, name: str) -> PackedWeight:
+        """Read and check one tensor. Raises KeyError for a name that is not in ``plans``, else `WeightFileError`."""
+        plan = self.plans[name]
+        # Opened each time: what a mapping has touched would stay in memory as long as it is open.
+        with self._open() as file, self._malformed():
+            arrays = {part: file.get_tensor(f"{name}.{part}") for part in ARRAYS}
+        with self._malformed():
+            packed = _packed(name, plan, arrays)
+        if weight_hash(packed) != self._hashes[name]:
+            raise WeightFileError(
+                f"{self.path} is damaged: {name} does not have the SHA-256 that the file's metadata state"
+            )
+        return packed
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator:
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                yield file
+        except SafetensorError as error:
+            raise WeightFileError(f"{self.path} is truncated or not a safetensors file: {error}") from error
+
+    @contextlib.contextmanager
+    def _malformed(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightFileError(f"{self.path} is malformed: {error!r}") from error
+
+    def _check_version(self, metadata: Mapping[str, str]) -> None:
+        if metadata.get("format") != FORMAT:
+            raise WeightFileError(f"{self.path} has format {metadata.get('format')!r}, not {FORMAT!r}")
+        stated = metadata.get("version", "")
+        major = stated.split(".")[0]
+        if not major.isdecimal() or int(major) != VERSION[0]:
+            raise WeightFileError(
+                f"{self.path} has version {stated!r} (written by {metadata.get('generator')!r}); "
+                f"this reader knows {VERSION[0]}.x only"
+            )
+
+
+def save_packed(path: str | os.PathLike, weights: Mapping[str, PackedWeight]) -> str:
+    """Write packed weights by name; the file appears whole or not at all. Returns the payload's SHA-256."""
+    with PackedWriter(path, {name: packed.plan() for name, packed in weights.items()}) as writer:
+        for name, packed in weights.items():
+            writer.add(name, packed)
+        return writer.finish()
+
+
+def load_packed(path: str | os.PathLike) -> dict[str, PackedWeight]:
+    """Read and check every tensor of a file. Raises as `PackedReader` does."""
+    reader = PackedReader(path)
+    return {name: reader.load(name) for name in reader.plans}
+
+
+def _generator() -> str:
+    try:
+        return f"bitmosaic {version('bitmosaic')}"
+    except PackageNotFoundError:
+        return "bitmosaic (not installed)"
+
+
+def _plan(entry: Mapping) -> PackedPlan:
+    rows, columns = (int(size) for size in entry["shape"])
+    group_size_code(entry["group_size"])
+    return PackedPlan(
+        shape=(rows, columns),
+        words=int(entry["words"]),
+        group_size=entry["group_size"],
+        lanes=check_lanes(entry["lanes"]),
+        special_values={Datatype[d]: tuple(values) for d, values in entry["special_values"].items()},
+    )
+
+
+def _packed(name: str, plan: PackedPlan, arrays: Mapping[str, np.ndarray]) -> PackedWeight:
+    for part, dtype in ARRAYS.items():
+        if arrays[part].dtype != dtype or arrays[part].ndim != 1:
+            raise ValueError(f"{name}.{part} must be a {np.dtype(dtype)} vector, not {arrays[part].dtype}")
+    offsets, rows = arrays["offsets"], plan.shape[0]
+    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != plan.words or (np.diff(offsets) < 1).any():
+        raise ValueError(f"{name}.offsets do not divide {plan.words} words into {rows} rows")
+    for part, expected in (("words", plan.words), ("channel_scale", rows)):
+        if len(arrays[part]) != expected:
+            raise ValueError(f"{name}.{part} has {len(arrays[part])} entries, not {expected}")
+    return PackedWeight(
+        **arrays,
+        shape=plan.shape,
+        group_size=plan.group_size,
+        lanes=plan.lanes,
+        special_values=plan.special_values,
+    )
