@@ -1,0 +1,171 @@
+"""The command line: ``python -m gen``, installed as ``bitmosaic``."""
+
+import functools
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .pack import pack
+
+app = typer.Typer(
+    help="Generate verified RTL for low-bit LLM inference.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+stdout = Console()
+stderr = Console(stderr=True)
+
+Preset = Annotated[str, typer.Option(help="Named configuration.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a sub-command whose user errors end as one line on standard error and exit code 2."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs) -> None:
+        from .synth import SynthesisError
+        from .yosys import YosysError
+
+        try:
+            function(*args, **kwargs)
+        except (ValueError, OSError, SynthesisError, YosysError) as error:
+            typer.echo(f"bitmosaic: {error}", err=True)
+            raise typer.Exit(2) from error
+
+    return app.command()(wrapped)
+
+
+@command
+def verilog(
+    preset: Preset = "paper",
+    out: Annotated[Path, typer.Option(help="Directory for the .v and .json files.")] = Path("build/verilog"),
+) -> None:
+    """Write the Verilog of every top of a preset, each with a JSON sidecar."""
+    from .emit_tops import emit_tops
+
+    tops = find_tops(preset)
+    with progress_bar("verilog", len(tops)) as advance:
+        emitted = emit_tops(tops, out, progress=advance)
+    for one in emitted:
+        stdout.print(f"{one.path_v}  sha256 {one.sha256[:16]}", highlight=False, soft_wrap=True)
+
+
+@command
+def synth(
+    preset: Preset = "paper",
+    liberty: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Liberty files of one library; several in one argument separated by space or colon. [LIBERTY]"
+        ),
+    ] = None,
+    top: Annotated[list[str] | None, typer.Option(help="Only these tops.")] = None,
+    target_ps: Annotated[int | None, typer.Option(help="Delay target for ABC; default: the library's own.")] = None,
+    out: Annotated[Path, typer.Option(help="Directory for report.json and the cache.")] = Path("build/synth"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
+) -> None:
+    """Estimate area, flip-flops, memory and delay of the tops of a preset. Without a library: in generic gates."""
+    from .liberty import GENERIC, load_library
+    from .report import row, synthesis_table, write_report
+    from .synth import synthesize
+    from .synth_recipe import VARIANTS
+    from .verilog import to_verilog
+
+    library = load_library(liberty_paths(liberty) or [GENERIC], target_ps=target_ps)
+    tops = find_tops(preset, top)
+    rows = []
+    with progress_bar("synth", len(tops) * len(VARIANTS)) as advance:
+        for one in tops:
+            text, _ports = to_verilog(one.component(), one.name)
+            result = synthesize(
+                text,
+                one.name,
+                library,
+                cache_dir=out / "cache",
+                jobs=jobs,
+                progress=lambda variant, name=one.name: advance(f"{name} {variant}"),
+            )
+            rows.append(row(preset, library, result))
+    write_report(rows, out / "report.json")
+    stdout.print(synthesis_table(rows))
+    stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
+
+
+command(pack)
+
+
+@command
+def registers(
+    out: Annotated[Path, typer.Option(help="Directory for the C headers.")] = Path("build/registers"),
+    document: Annotated[Path | None, typer.Option(help="Markdown file for the register maps.")] = None,
+) -> None:
+    """Write the register maps as C headers and, if asked, as documentation."""
+    from .registers import write_registers
+
+    for name in write_registers(out, document=document):
+        stdout.print(out / name, highlight=False, soft_wrap=True)
+
+
+def find_tops(preset: str, names: list[str] | None = None) -> list:
+    """The tops of ``preset``, or those of ``names`` among them.
+
+    Raises
+    ------
+    ValueError
+        If the preset or a name does not exist; the message lists those that do.
+    """
+    from .tops import PRESETS, tops
+
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    found = tops(preset)
+    known = [top.name for top in found]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ValueError(f"top must be one of {', '.join(known)}, not {unknown[0]!r}")
+    return [top for top in found if not names or top.name in names]
+
+
+def liberty_paths(given: list[str] | None) -> list[Path]:
+    """Liberty files from the option, else from ``LIBERTY``; a text that is no file is split at spaces and colons."""
+    texts = given or [os.environ.get("LIBERTY", "")]
+    paths = []
+    for text in texts:
+        whole = text.strip()
+        paths += [whole] if whole and Path(whole).is_file() else [part for part in re.split(r"[\s:]+", whole) if part]
+    return [Path(path) for path in paths]
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar on standard error; yields a function that advances it by one step and shows its name.
+
+    Where standard error is no terminal, each name is a line instead.
+    """
+    steps = itertools.count(1)
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(name: str) -> None:
+            bar.update(task, advance=1, description=name)
+            if not stderr.is_terminal:
+                print(f"{title} [{next(steps)}/{total}] {name}", file=sys.stderr, flush=True)
+
+        yield advance

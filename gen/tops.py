@@ -1,0 +1,80 @@
+"""The components that are emitted as Verilog tops, for each preset."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from amaranth.lib.wiring import Component
+
+from hw.accumulator import GroupAccumulator
+from hw.axi.column import PEColumnAxi
+from hw.column import PEColumn
+from hw.decoder import TermDecoder
+from hw.dequantizer import BitSerialDequantizer, RescaledPE
+from hw.fp32 import Fp32Adder
+from hw.pe import BitSerialPE
+from hw.spec import config
+from hw.unpacker import RowUnpacker
+
+__all__ = ["PRESETS", "Top", "tops"]
+
+PRESETS = tuple(config.PRESETS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top:
+    """A component to emit. Its ``latency`` attribute, where it has one, goes into the sidecar.
+
+    Parameters
+    ----------
+    name : str
+        Name of the Verilog module and its files.
+    component : callable
+        Makes a new component.
+    parameters : dict
+        What it was made from, for the sidecar.
+    """
+
+    name: str
+    component: Callable[[], Component]
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def tops(preset: str) -> list[Top]:
+    """The tops of a preset, the integrated column first. Raises ValueError for an unknown preset, naming the known."""
+    column = config.preset(preset)
+    pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
+    digits = {"digit_bits": column.digit_bits}
+    decoder = {"lanes": column.lanes, "signed_special_terms": column.signed_special_terms}
+    dequantizer = digits | {"accumulator_bits": column.accumulator_bits}
+    return [
+        Top(name="pe_column", component=lambda: PEColumn(column), parameters=asdict(column)),
+        Top(name="pe_column_axi", component=lambda: PEColumnAxi(column), parameters=asdict(column)),
+        Top(
+            name="rescaled_pe",
+            component=lambda: RescaledPE(**pe, **digits),
+            parameters=pe | digits,
+        ),
+        Top(
+            name="bit_serial_pe",
+            component=lambda: BitSerialPE(**pe),
+            parameters=pe,
+        ),
+        Top(
+            name="bit_serial_dequantizer",
+            component=lambda: BitSerialDequantizer(**dequantizer),
+            parameters=dequantizer,
+        ),
+        Top(
+            name="term_decoder",
+            component=lambda: TermDecoder(**decoder),
+            parameters=decoder,
+        ),
+        Top(
+            name="row_unpacker",
+            component=lambda: RowUnpacker(column.lanes),
+            parameters={"lanes": column.lanes},
+        ),
+        Top(name="group_accumulator", component=lambda: GroupAccumulator(column), parameters=asdict(column)),
+        Top(name="fp32_adder", component=Fp32Adder),
+    ]
