@@ -1,0 +1,27 @@
+"""Register blocks against what their SystemRDL files promise."""
+
+from pathlib import Path
+
+import pytest
+
+from hw.axi.registers import AxiLiteRegisters
+from hw.spec.registers import load_map
+from sim.build import ROOT
+from sim.design import build_design
+from sim.runner import run
+from verif.axi.rdl import promises
+from verif.axi.tops import BehindAxiLite
+
+FILES = {
+    "core": ROOT / "hw" / "spec" / "core.rdl",
+    "column": ROOT / "hw" / "spec" / "column.rdl",
+    "toy": Path(__file__).with_name("toy.rdl"),
+}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", FILES)
+def test_registers_keep_their_promises(name, seed):
+    built = build_design(BehindAxiLite(AxiLiteRegisters(load_map(FILES[name]))), f"{name}_registers")
+    options = {"registers": promises(FILES[name]), "accesses": 150}
+    run(built, "verif.axi.tb_registers", options=options, seed=seed)

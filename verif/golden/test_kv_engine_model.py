@@ -1,0 +1,388 @@
+"""The exact engine model and the packer: hand-worked packets, exact rationals, float64 error bounds, bad packets."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from golden.kv.block import Block, centre_block, key_block, value_block
+from golden.kv.blocks import plan_keys, plan_values, quantize_keys, quantize_values
+from golden.kv.config import KeyFormat, ValueFormat
+from golden.kv.engine_model import add_centre, decode, inverse_rfft, inverse_wht, round_fp16
+from golden.kv.pack import BlockError, pack_block, unpack_block
+from hw.spec.kv_block import HEADER, HEADER_CHECK, KvHeader, header_check
+from hw.spec.kv_config import KvError
+from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+
+VECTORS = json.loads((Path(__file__).parents[1] / "kv" / "vectors.json").read_text())
+SIZES = (16, 32, 64, 128)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[v["name"] for v in VECTORS])
+def test_hand_worked_packets(vector):
+    data = bytes.fromhex(" ".join(vector["bytes"]))
+    block = unpack_block(data)
+    got = decode(block)
+    assert [[Fraction(float(x)) for x in row] for row in got.values] == [
+        [Fraction(x) for x in r] for r in vector["values"]
+    ]
+    assert got.tokens.tolist() == vector["tokens"]
+    assert not got.overflow.any()
+    assert pack_block(block) == data
+
+
+def r16(x: Fraction) -> tuple[float, bool]:
+    """Round to FP16 from the definition: the two neighbours, the nearer one, the even one at a tie."""
+    if x == 0:
+        return 0.0, False
+    power = max(math.floor(math.log2(abs(x))) - 10, -24)
+    while abs(x) >= Fraction(2) ** (power + 11):
+        power += 1
+    while power > -24 and abs(x) < Fraction(2) ** (power + 10):
+        power -= 1
+    units = abs(x) / Fraction(2) ** power
+    low = units.numerator // units.denominator
+    rest = units - low
+    low += rest > Fraction(1, 2) or (rest == Fraction(1, 2) and low % 2 == 1)
+    value = low * Fraction(2) ** power
+    overflow = value > 65504
+    return math.copysign(float(min(value, Fraction(65504))), x) if low else 0.0, overflow
+
+
+def same_fp16(got, expected) -> bool:
+    return np.array_equal(np.asarray(got, np.float16).view(np.uint16), np.array(expected, np.float16).view(np.uint16))
+
+
+def test_round_fp16_against_rationals(rng):
+    special = [
+        0.0,
+        -0.0,
+        65504,
+        65519.99,
+        65520,
+        70000,
+        2.0**-24,
+        2.0**-25,
+        3 * 2.0**-25,
+        2.0**-14,
+        2047.5,
+        2048.5,
+        2049.5,
+    ]
+    x = np.array(special + [-v for v in special] + list(rng.normal(size=500) * 2.0 ** rng.integers(-28, 17, 500)))
+    values, overflow = round_fp16(x)
+    expected = [r16(Fraction(float(v))) for v in x]
+    assert same_fp16(values, [value for value, _ in expected])
+    assert overflow.tolist() == [flag for _, flag in expected]
+
+
+def test_every_fp16_number_is_kept():
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    values, overflow = round_fp16(numbers.astype(np.float64))
+    assert np.array_equal(values, numbers)
+    assert not overflow.any()
+    assert not np.signbit(values[values == 0]).any()
+
+
+def exact_scale(bits: int, metadata: KvMetadata, exponent: int, transformed: bool) -> Fraction:
+    if metadata is KvMetadata.FP16 and not transformed:
+        return Fraction(float(np.array(bits, np.uint16).view(np.float16)))
+    integer = bits
+    if metadata is KvMetadata.F6:
+        integer = bits & 15 if bits < 16 else (16 + (bits & 15)) << ((bits >> 4) - 1)
+    return integer * Fraction(2) ** exponent
+
+
+def random_block(rng, kind, metadata, channels, rows, segment0=None, transforms=(KvTransform.NONE, KvTransform.NONE)):
+    n0 = channels if segment0 is None else segment0
+
+    def stored(count, transformed):
+        if metadata is KvMetadata.FP16 and not transformed:
+            return (np.abs(rng.normal(size=count)) * 10.0 ** rng.integers(-6, 4)).astype(np.float16).view(np.uint16)
+        return rng.integers(
+            0, {KvMetadata.FP16: 2048, KvMetadata.Q8: 256, KvMetadata.F6: 64}[metadata], count, np.uint16
+        )
+
+    scales = np.concatenate([stored(n0, transforms[0] != 0), stored(channels - n0, transforms[1] != 0)])
+    header = KvHeader(
+        format=kind,
+        channels=channels,
+        rows=rows,
+        segment0=segment0,
+        metadata=metadata,
+        transform0=transforms[0],
+        transform1=transforms[1],
+        token=int(rng.integers(0, 1000)),
+        exponent0=int(rng.integers(-14, -2)),
+        exponent1=int(rng.integers(-14, -2)),
+    )
+    top = {KvFormat.K1: 2, KvFormat.V158: 3}.get(kind, 4)
+    codes = rng.integers(0, top, (rows, channels), np.uint8)
+    codes[:, n0:] = rng.integers(0, 2, (rows, channels - n0), np.uint8)
+    chosen = np.sort(rng.permutation(channels)[:n0])
+    order = np.concatenate([chosen, np.setdiff1d(np.arange(channels), chosen)])
+    minima = (rng.normal(size=n0) * 10.0 ** rng.integers(-3, 2)).astype(np.float16).view(np.uint16)
+    return Block(header, order, header.token + np.arange(rows), scales, minima if kind.has_minimum else None, codes)
+
+
+def plain(block: Block, row: int, position: int) -> Fraction:
+    """Exact value of an element in a segment without a transform."""
+    header, first = block.header, position < block.header.segment0
+    kind = header.format if first else KvFormat.K1
+    s = exact_scale(
+        int(block.scales[position]), header.metadata, header.exponent0 if first else header.exponent1, False
+    )
+    c = int(block.codes[row, position])
+    if kind in (KvFormat.K2, KvFormat.V2):
+        return Fraction(float(block.minima[position : position + 1].view(np.float16)[0])) + c * s
+    return {KvFormat.K1: 2 * c - 1, KvFormat.K2S: 2 * c - 3, KvFormat.V158: c - 1}[kind] * s
+
+
+UNTRANSFORMED = [
+    (kind, metadata, segment0)
+    for kind in (KvFormat.K1, KvFormat.K2S, KvFormat.K2, KvFormat.V158, KvFormat.V2)
+    for metadata in KvMetadata
+    for segment0 in (None, 8, 40)
+    if (segment0 is None or kind in (KvFormat.K2, KvFormat.K2S))
+    and not (metadata is KvMetadata.F6 and kind in (KvFormat.K2, KvFormat.V2))
+]
+
+
+@pytest.mark.parametrize(("kind", "metadata", "segment0"), UNTRANSFORMED)
+def test_untransformed_values_are_the_exact_value_rounded_once(rng, kind, metadata, segment0):
+    block = random_block(rng, kind, metadata, 80, 5, segment0)
+    got = decode(unpack_block(pack_block(block)))
+    expected = np.empty((5, 80))
+    for row, position in itertools.product(range(5), range(80)):
+        expected[row, block.channels[position]] = r16(plain(block, row, position))[0]
+    assert same_fp16(got.values, expected)
+
+
+@pytest.mark.parametrize("metadata", list(KvMetadata))
+@pytest.mark.parametrize("kind", [KvFormat.K1, KvFormat.K2S, KvFormat.V158])
+@pytest.mark.parametrize("size", SIZES)
+def test_wht_is_the_exact_sum_rounded_once(rng, kind, metadata, size):
+    block = random_block(rng, kind, metadata, size, 3, None, (KvTransform.WHT, KvTransform.NONE))
+    got = decode(unpack_block(pack_block(block)))
+    for row, j in itertools.product(range(3), range(size)):
+        total = Fraction(0)
+        for k in range(size):
+            s = exact_scale(int(block.scales[k]), metadata, block.header.exponent0, True)
+            c = int(block.codes[row, k])
+            u = {KvFormat.K1: 2 * c - 1, KvFormat.K2S: 2 * c - 3, KvFormat.V158: c - 1}[kind]
+            total += (-1) ** bin(j & k).count("1") * u * s
+        assert float(got.values[row, j]) == r16(total)[0]
+
+
+def irfft_by_loops(x):
+    """(T4) to (T9), index by index, in Python integers."""
+    n = len(x)
+    return recursion([x[0], *x[1 : n - 1 : 2], x[n - 1]], [None, *x[2 : n - 1 : 2]])
+
+
+def recursion(r, i):
+    n = 2 * (len(r) - 1)
+    if n == 2:
+        return [r[0] + r[1], r[0] - r[1]]
+    h, q = n // 2, n // 4
+    er, ei, odd_r, odd_i = [None] * (q + 1), [None] * q, [None] * (q + 1), [None] * q
+    er[0], er[q], odd_r[0], odd_r[q] = r[0] + r[h], r[q], r[0] - r[h], -i[q]
+    for k in range(1, q):
+        er[k], ei[k] = r[k] + r[h - k], i[k] - i[h - k]
+        t, u = r[k] - r[h - k], i[k] + i[h - k]
+        c = math.floor(4096 * math.cos(2 * math.pi * k / n) + 0.5)
+        s = math.floor(4096 * math.sin(2 * math.pi * k / n) + 0.5)
+        odd_r[k] = (t * c - u * s + 2048) // 4096
+        odd_i[k] = (t * s + u * c + 2048) // 4096
+    even, odd = recursion(er, ei), recursion(odd_r, odd_i)
+    return [value for pair in zip(even, odd, strict=True) for value in pair]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rfft_recursion_by_loops_and_its_widths(rng, size):
+    x = rng.integers(-(2**14), 2**14, (20, size))
+    x[0], x[1] = 2**15 - 1, -(2**15) + 1
+    got = inverse_rfft(x)
+    for row in range(20):
+        assert got[row].tolist() == irfft_by_loops(x[row].tolist())
+    assert np.abs(got).max() < 2**22
+    exact = (
+        np.fft.irfft(
+            np.concatenate([x[:, :1], x[:, 1:-1:2] + 1j * x[:, 2:-1:2], x[:, -1:]], 1)
+            * np.r_[1, [0.5] * (size // 2 - 1), 1],
+            size,
+        )
+        * size
+    )
+    error = np.abs(got - exact)
+    assert error.max() < 4 + 2.0**-11 * np.abs(x).sum(1).max()
+    assert error.max() > 0
+
+
+def test_wht_of_unit_vectors_gives_the_rows():
+    for size in SIZES:
+        rows = inverse_wht(np.eye(size, dtype=np.int64))
+        assert all(rows[k, j] == (-1) ** bin(j & k).count("1") for k in range(0, size, 5) for j in range(size))
+
+
+@pytest.mark.parametrize("metadata", list(KvMetadata))
+@pytest.mark.parametrize("size", SIZES)
+def test_rfft_blocks_end_to_end_and_above_60_db(rng, size, metadata):
+    block = random_block(rng, KvFormat.K2S, metadata, size, 8, None, (KvTransform.RFFT, KvTransform.NONE))
+    got = decode(unpack_block(pack_block(block))).values.astype(float)
+    guard = 2 if metadata is KvMetadata.FP16 else 5
+    expected, exact = np.empty((8, size)), np.empty((8, size))
+    a = [int(exact_scale(int(s), metadata, 0, True)) for s in block.scales]
+    for row in range(8):
+        x = [(2 * int(c) - 3) * ak for c, ak in zip(block.codes[row], a, strict=True)]
+        y = irfft_by_loops([v << guard for v in x])
+        expected[row] = [r16(v * Fraction(2) ** (block.header.exponent0 - guard))[0] for v in y]
+        k = np.arange(1, size // 2)
+        for j in range(size):
+            angle = 2 * np.pi * j * k / size
+            exact[row, j] = x[0] + (-1) ** j * x[-1] + (x[1:-1:2] * np.cos(angle) - x[2:-1:2] * np.sin(angle)).sum()
+    assert same_fp16(got, expected)
+    exact *= 2.0**block.header.exponent0
+    assert 10 * np.log10((exact**2).sum() / ((got - exact) ** 2).sum()) > 60
+
+
+def test_two_transformed_segments_go_back_to_their_channels(rng):
+    keys = torch.from_numpy(rng.normal(size=(2, 200, 64)) * np.exp(rng.normal(size=(2, 1, 64))))
+    for transform in ("wht", "rfft"):
+        fmt = KeyFormat(transform=transform)
+        plan = plan_keys(keys, fmt)
+        blocks = quantize_keys(keys[:, None, :128], plan, fmt)
+        for head in range(2):
+            block = key_block(blocks, fmt, head, 0, torch.arange(128))
+            got = decode(unpack_block(pack_block(block))).values.astype(float)
+            reference = blocks.reference()[head, 0].numpy()
+            assert 10 * np.log10((reference**2).sum() / ((got - reference) ** 2).sum()) > 60
+            centred = (keys[head, :128] - plan.centre[head]).numpy()
+            assert ((got - centred) ** 2).sum() < 0.5 * (centred**2).sum()
+
+
+def test_protected_and_ternary_blocks_of_one_span(rng):
+    values = torch.from_numpy(rng.normal(size=(1, 1, 100, 64)))
+    fmt, tokens = ValueFormat(protected=0.2), torch.arange(500, 700, 2)
+    for protected in (False, True):
+        blocks = quantize_values(values, plan_values(values[:, 0], fmt), fmt, protected=protected)
+        block = value_block(blocks, fmt, 0, 0, tokens, protected=protected)
+        got = decode(unpack_block(pack_block(block)))
+        assert block.header.span == 256
+        assert got.tokens.tolist() == tokens.tolist()
+        np.testing.assert_allclose(got.values, blocks.reference()[0, 0].numpy(), rtol=2.0**-10, atol=2.0**-20)
+
+
+def test_centre_comes_back_with_one_more_rounding(rng):
+    keys = torch.from_numpy(rng.normal(size=(1, 40, 64)) + 5)
+    fmt = KeyFormat(group=32)
+    plan = plan_keys(keys, fmt)
+    centre = unpack_block(pack_block(centre_block(plan, 0)))
+    assert np.array_equal(centre.scales.view(np.float16), plan.centre[0].half().numpy())
+    assert decode(centre).values.shape == (0, 64)
+    decoded = decode(key_block(quantize_keys(keys[:, None, :32], plan, fmt), fmt, 0, 0, torch.arange(32)))
+    got = add_centre(decoded, centre.scales).values
+    for row, channel in itertools.product(range(32), range(64)):
+        exact = Fraction(float(decoded.values[row, channel])) + Fraction(float(centre.scales.view(np.float16)[channel]))
+        assert float(got[row, channel]) == r16(exact)[0]
+
+
+def test_overflow_is_told_even_for_codes_that_do_not_occur(rng):
+    block = random_block(rng, KvFormat.K2S, KvMetadata.FP16, 16, 2)
+    block.scales[3] = np.array(30000.0, np.float16).view(np.uint16)
+    block.codes[:, 3] = 1
+    got = decode(block)
+    assert got.unused_overflow
+    assert not got.overflow.any()
+    block.codes[1, 3] = 3
+    got = decode(block)
+    assert got.overflow.sum() == 1
+    assert got.values[1, block.channels[3]] == 65504
+
+
+def reheader(data: bytes, **fields) -> bytes:
+    """The packet with header fields replaced and the check made good again."""
+    word = int.from_bytes(data[:8], "little")
+    for name, value in {**fields, "check": 0}.items():
+        field = next(field for field in HEADER if field.name == name)
+        word = word & ~((1 << field.width) - 1 << field.offset) | value << field.offset
+    return (word | (header_check(word) ^ HEADER_CHECK) << 60).to_bytes(8, "little") + data[8:]
+
+
+def vector(name):
+    return bytes.fromhex(" ".join(next(v for v in VECTORS if v["name"] == name)["bytes"]))
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (bytes([vector("k1_q8")[0] ^ 4]) + vector("k1_q8")[1:], KvError.HEADER),
+        (reheader(vector("k1_q8"), version=2), KvError.HEADER),
+        (reheader(vector("k1_q8"), format=0), KvError.FORMAT),
+        (reheader(vector("k1_q8"), format=7), KvError.FORMAT),
+        (reheader(vector("k1_q8"), metadata=3), KvError.FORMAT),
+        (reheader(vector("k1_q8"), transform0=3), KvError.FORMAT),
+        (reheader(vector("k1_q8"), transform1=1), KvError.FORMAT),
+        (reheader(vector("k2_q8_bitmap"), metadata=2), KvError.FORMAT),
+        (reheader(vector("k2_q8_bitmap"), transform0=1), KvError.FORMAT),
+        (reheader(vector("k2s_k1_q8"), format=1), KvError.FORMAT),
+        (reheader(vector("k1_q8"), transform0=1), KvError.CHANNELS),
+        (reheader(vector("k1_q8"), segment0=1), KvError.CHANNELS),
+        (reheader(vector("k2_q8_bitmap"), span=9), KvError.TOKEN),
+        (reheader(vector("k2_q8_bitmap"), token=(1 << 20) - 1), KvError.TOKEN),
+        (reheader(vector("k2_q8_bitmap"), rows=5), KvError.TOKEN),
+        (vector("k2s_k1_q8").replace(bytes.fromhex("2E69"), bytes.fromhex("2F69")), KvError.CHANNELS),
+        (vector("k1_fp16").replace(bytes.fromhex("FF7B"), bytes.fromhex("007C")), KvError.SCALE),
+        (vector("k1_fp16").replace(bytes.fromhex("FF7B"), bytes.fromhex("0080")), KvError.SCALE),
+        (vector("k2_fp16").replace(bytes.fromhex("00BC"), bytes.fromhex("00FC")), KvError.SCALE),
+        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("F37B")), KvError.TRIT),
+        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("AA7A")), None),
+        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("AA28")), KvError.PADDING),
+        (vector("k1_q8")[:-16], KvError.SHORT),
+        (vector("k1_q8")[:4], KvError.SHORT),
+        (vector("k2s_k1_q8")[:12], KvError.SHORT),
+        (vector("k1_q8") + bytes(16), KvError.LONG),
+    ],
+)
+def test_bad_packets_are_refused_with_the_engines_code(data, code):
+    if code is None:
+        unpack_block(data)
+        return
+    with pytest.raises(BlockError, match=code.name) as caught:
+        unpack_block(data)
+    assert caught.value.code is code
+
+
+def test_every_trit_byte():
+    good = vector("v158_q8")
+    at = good.index(bytes.fromhex("AA7B"))
+    for byte in range(256):
+        data = good[:at] + bytes([byte]) + good[at + 1 :]
+        if byte >= 243:
+            with pytest.raises(BlockError, match="TRIT"):
+                unpack_block(data)
+            continue
+        digits = [byte // 3**i % 3 for i in range(5)]
+        assert unpack_block(data).codes[0, :5].tolist() == digits
+        assert pack_block(unpack_block(data)) == data
+
+
+def test_blocks_that_contradict_their_header_are_not_packed(rng):
+    block = random_block(rng, KvFormat.K2S, KvMetadata.Q8, 64, 4, 32)
+    for change, message in (
+        (dict(codes=block.codes[:3]), "codes must have shape"),
+        (dict(codes=block.codes + 4), "codes must be at most 3"),
+        (dict(tokens=block.tokens + 1), "tokens must ascend"),
+        (dict(channels=block.channels[::-1].copy()), "channels must be all channels"),
+        (dict(scales=block.scales + 256), "SCALE"),
+        (dict(minima=block.scales[:32]), "minima must have shape None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pack_block(replace(block, **change))

@@ -1,0 +1,189 @@
+"""Packed caches: whole prefills to packets and files and back; damaged files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from safetensors import safe_open
+
+from golden.kv.bits import cache_bits, effective_bits
+from golden.kv.cache import LayerCache
+from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat, preset
+from golden.kv.engine_model import decode
+from golden.kv.files import CacheFileError, load_cache, load_dump, save_cache
+from golden.kv.packed import pack_cache
+from golden.llm import store
+
+LAYERS, HEADS, TOKENS, DIM = 2, 2, 500, 64
+
+
+@pytest.fixture(scope="module")
+def kv():
+    generator = torch.Generator().manual_seed(11)
+    spread = torch.exp(torch.randn(LAYERS, HEADS, 1, DIM, generator=generator))
+    k = torch.randn(LAYERS, HEADS, TOKENS, DIM, generator=generator) * spread
+    return k.half(), (torch.randn(LAYERS, HEADS, TOKENS, DIM, generator=generator) * 0.1).half()
+
+
+@pytest.fixture(scope="module")
+def mask():
+    return torch.rand(TOKENS, generator=torch.Generator().manual_seed(12)) < 0.2
+
+
+@pytest.mark.parametrize("name", ["default", "kivi", "vidkv", "vidkv-stp", "keys-ternary", "keys-s2-rfft"])
+def test_every_token_is_packed_or_exact_and_comes_back(kv, mask, name, tmp_path):
+    fmt = preset(name)
+    protected = mask if fmt.value.protected else None
+    packed = pack_cache(*kv, fmt, protected=protected)
+    save_cache(tmp_path / "cache.safetensors", packed)
+    loaded = load_cache(tmp_path / "cache.safetensors")
+    assert loaded.fmt == fmt
+    for layer in range(LAYERS):
+        cache = LayerCache(fmt)
+        cache.prefill(kv[0][layer], kv[1][layer], protected)
+        expected = cache.read()
+        for kind, x, want, centre in (
+            ("key", kv[0], expected[0], cache.plan.centre),
+            ("value", kv[1], expected[1], None),
+        ):
+            for head in range(HEADS):
+                got = np.full((TOKENS, DIM), np.nan)
+                for block_layer, block_head, block in loaded.blocks(kind):
+                    if (block_layer, block_head) == (layer, head):
+                        assert np.isnan(got[block.tokens]).all()
+                        got[block.tokens] = decode(block).values
+                        if centre is not None:
+                            got[block.tokens] += centre[head].numpy()
+                got[:16] = loaded.exact[f"sinks_{kind}s"][layer, head]
+                got[loaded.exact[f"residual_{kind}_tokens"]] = loaded.exact[f"residual_{kind}s"][layer, head]
+                assert not np.isnan(got).any()
+                error = np.abs(got - want[head].numpy().astype(float))
+                assert error.max() < 0.01 * np.abs(x[layer, head].numpy()).max()
+                newest = slice(TOKENS - 128, TOKENS)
+                assert np.array_equal(got[newest], x[layer, head, newest].numpy())
+
+
+def test_int8_residual_is_written_with_its_scales(kv):
+    packed = pack_cache(*kv, preset("default"), residual="int8")
+    codes, scale = packed.exact["residual_keys"], packed.exact["residual_keys_scale"]
+    assert codes.dtype == np.int8
+    assert scale.dtype == np.float16
+    assert scale.shape == codes.shape[:3]
+    tokens = packed.exact["residual_key_tokens"]
+    error = np.abs(codes * scale[..., None].astype(float) - kv[0].numpy()[:, :, tokens])
+    assert (error <= scale[..., None].astype(float) * 0.57).all()
+
+
+def test_measured_bits_are_the_formats_bits(kv):
+    """On whole groups the stored bytes divided by the elements are `effective_bits`, by hand too for the default."""
+    fmt = replace(preset("default"), sinks=0)
+    packed = pack_cache(*(x[:, :, :384] for x in kv), fmt)
+    header, mask_bytes, metadata = 8, 8, 64 * 6 // 8
+    key_bytes = header + mask_bytes + metadata + 128 * (32 * 2 + 32) // 8
+    value_bytes = header + metadata + -(-128 * 64 // 5)
+    by_hand = tuple(-(-size // 16) * 16 * 8 / (128 * 64) for size in (key_bytes, value_bytes))
+    assert effective_bits(fmt, DIM) == pytest.approx(by_hand, abs=1e-12)
+    assert packed.effective_bits == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_bits_of_released_and_unquantized_formats():
+    assert effective_bits(PRESETS["vidkv-released"], 128) == (3.5, 3.0)
+    assert effective_bits(PRESETS["fp16"], 64) == (16.0, 16.0)
+    assert cache_bits(PRESETS["fp16"], 64, 1000) == 16.0
+    fmt = preset("default")
+    keys, values = effective_bits(fmt, 64)
+    packed = 1280 - 16  # tokens 16 .. 1279 of 1500 are older than the newest 128 and in whole groups
+    assert cache_bits(fmt, 64, 1500) == pytest.approx(((keys + values) * packed + 32 * (1500 - packed)) / 3000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, t: m.update(format="other"), "has format 'other'"),
+        (lambda m, t: m.update(version="2.0"), "has version '2.0'"),
+        (lambda m, t: m.update(version=""), "has version ''"),
+        (lambda m, t: t["packets"].__setitem__(0, t["packets"][0] ^ 1), "is damaged"),
+        (lambda m, t: m.update(cache=m["cache"].replace('"sinks": 16', '"sinks": 15')), "is damaged"),
+        (lambda m, t: t.pop("index"), "is damaged"),
+    ],
+)
+def test_damaged_files_are_refused(kv, tmp_path, change, message):
+    path = tmp_path / "cache.safetensors"
+    save_cache(path, pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
+    load_cache(path)
+    change(metadata, tensors)
+    safetensors.numpy.save_file(tensors, path, metadata)
+    with pytest.raises(CacheFileError, match=message):
+        load_cache(path)
+
+
+def test_newer_minor_version_is_read(kv, tmp_path, monkeypatch):
+    import golden.kv.files as files
+
+    path = tmp_path / "cache.safetensors"
+    monkeypatch.setattr(files, "VERSION", (1, 7))
+    save_cache(path, pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
+    monkeypatch.undo()
+    assert load_cache(path).shape == (LAYERS, HEADS, 300, DIM)
+
+
+def test_truncated_and_absent_files(kv, tmp_path):
+    path = tmp_path / "cache.safetensors"
+    save_cache(path, pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CacheFileError, match="truncated"):
+        load_cache(path)
+    with pytest.raises(FileNotFoundError, match="no packed cache at"):
+        load_cache(tmp_path / "absent")
+
+
+def test_same_cache_gives_the_same_bytes(kv, tmp_path):
+    for name in ("a", "b"):
+        save_cache(tmp_path / name, pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "bitmosaic.kv"
+    assert metadata["generator"].startswith("bitmosaic")
+    assert json.loads(metadata["cache"])["shape"] == [LAYERS, HEADS, 300, DIM]
+
+
+def test_a_failed_write_leaves_nothing(kv, tmp_path, monkeypatch):
+    monkeypatch.setattr(store.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        save_cache(tmp_path / "cache", pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dumps(kv, tmp_path):
+    path = tmp_path / "dump.safetensors"
+    safetensors.numpy.save_file({"k": kv[0].numpy(), "v": kv[1].numpy()}, path)
+    k, v = load_dump(path)
+    assert torch.equal(k, kv[0])
+    assert torch.equal(v, kv[1])
+    safetensors.numpy.save_file({"k": kv[0].numpy()}, path)
+    with pytest.raises(CacheFileError, match=r"lacks \['v'\]"):
+        load_dump(path)
+    safetensors.numpy.save_file({"k": kv[0].numpy(), "v": kv[1].numpy()[0]}, path)
+    with pytest.raises(CacheFileError, match="of one shape"):
+        load_dump(path)
+
+
+def test_what_cannot_be_packed_is_refused(kv):
+    with pytest.raises(ValueError, match="keys and values must be"):
+        pack_cache(kv[0], kv[1][:1], preset("default"))
+    with pytest.raises(ValueError, match="residual must be one of"):
+        pack_cache(*kv, preset("default"), residual="int4")
+    bad = kv[0].clone().float()
+    bad[0, 0, 50, 3] = float("nan")
+    with pytest.raises(ValueError, match="finite"):
+        pack_cache(bad, kv[1].float(), preset("default"))
+    uneven = CacheFormat(key=KeyFormat(anomalous=0.3), value=ValueFormat())
+    with pytest.raises(ValueError, match=r"segment0 must be in 8\.\.64 and a multiple of 8, not 19"):
+        pack_cache(*kv, uneven)

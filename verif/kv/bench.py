@@ -1,0 +1,68 @@
+"""Packets through a simulated engine, compared with what must come out."""
+
+import numpy as np
+
+from hw.kv.engine import KvDequantizer
+from hw.kv.layouts import Beat, Elements
+from hw.spec.kv_config import KvEngineConfig
+from sim.build import Built
+from sim.design import build_design
+from sim.job import Job, JobResult
+from sim.layout import pack, unpack
+from verif.kv.expected import Expected, expect
+
+__all__ = ["build_engine", "compare", "engine_job", "to_beats"]
+
+
+def build_engine(config: KvEngineConfig) -> Built:
+    """The engine's Verilog, compiled."""
+    return build_design(KvDequantizer(config), "kv_dequantizer")
+
+
+def to_beats(packets: list[bytes], config: KvEngineConfig) -> np.ndarray:
+    """Packets as payloads of stream ``i``."""
+    size = config.input_bits // 8
+    for packet in packets:
+        if not packet or len(packet) % size:
+            raise ValueError(f"a packet must be a whole number of {size}-byte beats, not {len(packet)} bytes")
+    data = np.frombuffer(b"".join(packets), np.uint8).reshape(-1, size)
+    last = np.zeros(len(data), np.uint8)
+    last[np.cumsum([len(packet) // size for packet in packets]) - 1] = 1
+    if size <= 8:
+        data = np.pad(data, ((0, 0), (0, 8 - size))).view("<u8")[:, 0]
+    return pack(Beat(config.input_bits), {"data": data, "last": last})
+
+
+def engine_job(packets: list[bytes], config: KvEngineConfig, **options) -> tuple[Job, list[Expected]]:
+    """A job for :func:`sim.job.run_jobs`, and what it must give."""
+    expected = [expect(packet, config) for packet in packets]
+    options = {"signals": {"error_clear": 0}, "observe": ["error", "error_count"], "tail": 200} | options
+    count = sum(len(e.marked) for e in expected)
+    return Job(inputs={"i": to_beats(packets, config)}, outputs={"o": count}, **options), expected
+
+
+def compare(result: JobResult, expected: list[Expected], config: KvEngineConfig) -> None:
+    """Every beat of every packet: values, tag and mark. Raises AssertionError naming the packet."""
+    beats = unpack(Elements(config.lanes), result.outputs["o"])
+    tag = {name: np.asarray(values).astype(np.int64) for name, values in beats["tag"].items()}
+    data = np.asarray(beats["data"]).astype(np.uint16)
+    start = 0
+    for number, packet in enumerate(expected):
+        own = slice(start, start + len(packet.marked))
+        start = own.stop
+        where = f"packet {number} ({packet.error.name}, {packet.header})"
+        np.testing.assert_array_equal(tag["marked"][own], packet.marked, f"{where}: marks")
+        last = np.arange(len(packet.marked)) == len(packet.marked) - 1
+        np.testing.assert_array_equal(tag["last"][own], last, f"{where}: last")
+        np.testing.assert_array_equal(tag["token_last"][own], packet.token_last, f"{where}: token_last")
+        good = ~packet.marked
+        for name in ("token", "channel"):
+            np.testing.assert_array_equal(tag[name][own][good], getattr(packet, name)[good], f"{where}: {name}")
+        groups = (1 << np.maximum(1, packet.lanes // 8)) - 1
+        np.testing.assert_array_equal(tag["groups"][own][good], groups[good], f"{where}: groups")
+        exists = (np.arange(config.lanes) < packet.lanes[:, None]) & good[:, None]
+        np.testing.assert_array_equal(data[own][exists], packet.values[exists], f"{where}: values")
+    assert start == len(data)
+    assert result.observed["error_count"] == sum(bool(packet.marked[-1]) for packet in expected)
+    first = next((packet.error for packet in expected if packet.error), 0)
+    assert bool(result.observed["error"]) == bool(first)
