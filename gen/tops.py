@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from amaranth.lib.wiring import Component
@@ -12,13 +13,28 @@ from hw.column import PEColumn
 from hw.decoder import TermDecoder
 from hw.dequantizer import BitSerialDequantizer, RescaledPE
 from hw.fp32 import Fp32Adder
+from hw.kv.axi import KvDequantizerAxi
 from hw.pe import BitSerialPE
 from hw.spec import config
+from hw.spec.kv_config import KvEngineConfig
+from hw.spec.kv_formats import KvTransform
 from hw.unpacker import RowUnpacker
 
-__all__ = ["PRESETS", "Top", "tops"]
+__all__ = ["KV_ENGINES", "PRESETS", "Top", "kv_parameters", "tops"]
 
 PRESETS = tuple(config.PRESETS)
+
+KV_ENGINES = {
+    "paper": {
+        "kv_dequantizer_axi": KvEngineConfig(),
+        # VidKV's own transform, at the rate of its one butterfly pipeline, and its FP16 metadata.
+        "kv_dequantizer_rfft_axi": KvEngineConfig(
+            lanes=4, transforms=frozenset({KvTransform.WHT, KvTransform.RFFT}), scale_bits=11
+        ),
+    },
+    "tiny": {"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64)},
+}
+"""Preset -> top -> what the KV engine is built for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +54,11 @@ class Top:
     name: str
     component: Callable[[], Component]
     parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
+    """An engine's parameters as the sidecar holds them: transforms by name."""
+    return asdict(engine) | {"transforms": [transform.name for transform in sorted(engine.transforms)]}
 
 
 def tops(preset: str) -> list[Top]:
@@ -77,4 +98,8 @@ def tops(preset: str) -> list[Top]:
         ),
         Top(name="group_accumulator", component=lambda: GroupAccumulator(column), parameters=asdict(column)),
         Top(name="fp32_adder", component=Fp32Adder),
+        *[
+            Top(name=name, component=partial(KvDequantizerAxi, engine), parameters=kv_parameters(engine))
+            for name, engine in KV_ENGINES[preset].items()
+        ],
     ]

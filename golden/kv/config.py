@@ -209,6 +209,8 @@ _VIDKV = CacheFormat(
     value=ValueFormat(group=32, metadata="fp16", gamma=0.7),
 )
 _DEFAULT = CacheFormat()
+_ATTENTION_KEYS = KeyFormat(rounding="attention")
+_ATTENTION_VALUES = ValueFormat(rounding="attention")
 
 PRESETS: dict[str, CacheFormat] = {
     "fp16": CacheFormat(key=_FP16_KEYS, value=ValueFormat(code="fp16")),
@@ -225,6 +227,12 @@ PRESETS: dict[str, CacheFormat] = {
         _DEFAULT, key=replace(_DEFAULT.key, code="s2", anomalous_code=None), value=ValueFormat(code="fp16")
     ),
     "values-ternary-only": replace(_DEFAULT, key=_FP16_KEYS),
+    "attention-keys": replace(_DEFAULT, key=_ATTENTION_KEYS),
+    "attention-values": replace(_DEFAULT, value=_ATTENTION_VALUES),
+    "attention": replace(_DEFAULT, key=_ATTENTION_KEYS, value=_ATTENTION_VALUES),
+    "keys-s2-attention": replace(
+        _DEFAULT, key=replace(_ATTENTION_KEYS, code="s2", anomalous_code=None), value=_ATTENTION_VALUES
+    ),
 }
 
 

@@ -18,6 +18,10 @@ ROWS = {
     "keys-s2-rfft": "2-bit keys (s2), rfft, centre; the same values",
     "keys-s2-only": "2-bit keys (s2), wht, centre; values FP16",
     "values-ternary-only": "keys FP16; ternary values, gamma 0.5",
+    "attention-keys": "default, keys rounded for attention",
+    "attention-values": "default, values rounded for attention",
+    "attention": "default, keys and values rounded for attention",
+    "keys-s2-attention": "2-bit keys (s2), wht, centre; the same values; both rounded for attention",
 }
 """Preset -> what the table calls it, in the table's order."""
 

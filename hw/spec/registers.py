@@ -1,6 +1,6 @@
 """Register maps, read from SystemRDL: the one definition behind the RTL, the documentation and the C header.
 
-``core.rdl`` and ``column.rdl`` in this directory hold the maps. What a field does follows from its SystemRDL
+The ``.rdl`` files in this directory hold the maps. What a field does follows from its SystemRDL
 properties; :class:`FieldKind` lists the combinations that are understood, and any other is refused by name.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["ADDRESS_BITS", "MAPS", "FieldKind", "Register", "RegisterField", "Re
 ADDRESS_BITS = 12
 """Every map has a window of 4 KiB, the least that AXI interconnects hand out."""
 
-MAPS = ("core", "column")
+MAPS = ("core", "column", "address_generator")
 """The maps of this project, by name of their file."""
 
 WORD = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gen
-from gen.tops import PRESETS
+from gen.tops import KV_ENGINES, PRESETS, tops
 from sim.build import lint
 
 ROOT = Path(gen.__file__).parents[1]
@@ -53,3 +53,13 @@ def test_every_top_is_stable_and_clean(tmp_path, preset):
         else:
             assert json.loads(path.read_text())["top"] == path.stem
     assert len(modules) == len(set(modules)), "two tops define a module of one name"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_kv_engines_say_what_they_are_built_for(preset):
+    parameters = {top.name: top.parameters for top in tops(preset)}
+    for name, engine in KV_ENGINES[preset].items():
+        stated = json.loads(json.dumps(parameters[name]))
+        assert stated["lanes"] == engine.lanes
+        assert stated["max_channels"] == engine.max_channels
+        assert set(stated["transforms"]) == {transform.name for transform in engine.transforms}
