@@ -28,6 +28,13 @@ class PipelinedTree:
         Delayed along with the rows.
     registers : collection of int
         Row counts at which everything is registered.
+
+    Attributes
+    ----------
+    rows, carries, flags
+        What comes out.
+    coming : Value
+        The flags of the next cycle, if there is a register.
     """
 
     def __init__(self, m, rows, carries, flags, width, registers):
@@ -35,6 +42,7 @@ class PipelinedTree:
         self._width = width
         self._registers = set(registers)
         self.rows, self.carries, self.flags = list(rows), list(carries), flags
+        self.coming = None
         self.latency = 0
         self._level = 0
         self._stage()
@@ -62,7 +70,7 @@ class PipelinedTree:
         self.carries = [self._register(bit, f"negative{k}") for k, bit in enumerate(self.carries)]
         flags = Signal.like(self.flags, name=f"flags_{self.latency}")
         self._m.d.sync += flags.eq(self.flags)
-        self.flags = flags
+        self.coming, self.flags = self.flags, flags
         self.latency += 1
 
     def _register(self, value, name):

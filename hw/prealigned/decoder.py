@@ -11,7 +11,7 @@ from amaranth.utils import ceil_log2
 from hw.prealigned.digits import MAX_STEPS, code_digits, digits_of, steps
 from hw.prealigned.pe import Control, DigitBeat
 from hw.spec.datatypes import DATATYPE_BITS, FP_MAGNITUDES, MAX_CODE_BITS, SPECIAL_LIMIT, Datatype, code_bits
-from hw.spec.prealigned import CONTROL_COPIES, PrealignedConfig
+from hw.spec.prealigned import PrealignedConfig
 from hw.special_values import SPECIAL_VALUES, Special
 
 __all__ = ["CodeStep", "DigitDecoder"]
@@ -148,8 +148,8 @@ class DigitDecoder(wiring.Component):
             digit = Mux(is_special[lane], special_digit, digit) & in_use[lane].replicate(len(special_digit))
             m.d.sync += [digits.select[lane].eq(digit[:-1]), digits.negative[lane].eq(digit[-1])]
         m.d.sync += [
-            control.keep.eq((later.keep | ~later.valid).replicate(CONTROL_COPIES)),
-            control.shift.eq((later.shift & later.valid).replicate(CONTROL_COPIES)),
+            control.keep.eq(later.keep | ~later.valid),
+            control.shift.eq(later.shift & later.valid),
             control.last.eq(later.last & later.valid),
             reserved.eq(later.valid & (~later.known | no_value.any())),
         ]

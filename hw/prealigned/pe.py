@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.prealigned.compressor import PipelinedTree, compress
 from hw.spec.digits import DigitSet
-from hw.spec.prealigned import CONTROL_COPIES, PrealignedConfig
+from hw.spec.prealigned import PrealignedConfig
 
 __all__ = ["Control", "DigitBeat", "MultipleBeat", "PrealignedPE", "RedundantSum"]
 
@@ -34,14 +34,11 @@ class MultipleBeat(data.StructLayout):
 
 
 class Control(data.Struct):
-    """What a step does to the accumulator. With neither ``keep`` nor ``shift`` it starts a new sum.
+    """What a step does to the accumulator. With neither ``keep`` nor ``shift`` it starts a new sum."""
 
-    ``keep`` and ``shift`` come in identical copies: each drives a part of the accumulator, which shortens the clock.
-    """
-
-    keep: CONTROL_COPIES
+    keep: 1
     """Add to the accumulator."""
-    shift: CONTROL_COPIES
+    shift: 1
     """Add to the accumulator times 2**plane_bits: the first step of the next lower plane."""
     last: 1
     """The group's last step."""
@@ -58,9 +55,10 @@ class PrealignedPE(wiring.Component):
     """Adds ``lanes`` signed multiples of pre-aligned activations per cycle; exact.
 
     ```
-    multiples, select --> mux --> xor --> 3:2 tree --> accumulator --> drain register --> o
-                                  negative  |          (carry-save)     ^
-                                     +-- free carry bits of the tree    +-- chain (the next PE's o)
+    multiples, select --> mux --> xor --> 3:2 tree --> + --> drain register --> o
+                                  negative   |         ^ |         ^
+       free carry bits of the tree ----------+         | |         +-- chain (the next PE's o)
+                                                accumulator (carry-save): sum, shifted sum or 0
     ```
 
     A group's sum is ``sum over planes p, beats: digit * q * 2**(plane_bits * p)``, highest plane first
@@ -90,7 +88,7 @@ class PrealignedPE(wiring.Component):
         if not isinstance(config, PrealignedConfig):
             raise TypeError(f"config must be a PrealignedConfig, not {config!r}")
         self.config = config
-        self.latency = len(config.registers) + 2
+        self.latency = len(config.registers) + 1
         super().__init__(
             {
                 "digits": In(DigitBeat(config.digits, config.lanes)),
@@ -112,22 +110,20 @@ class PrealignedPE(wiring.Component):
         tree = PipelinedTree(m, rows, list(self.digits.negative), self.control.as_value(), width, config.registers)
         control = Control(tree.flags)
 
-        total, carry = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        fed_back = Cat(total, carry)
-        shifted = Cat(*(Cat(C(0, config.plane_bits), half)[:width] for half in (total, carry)))
-        part = -(-2 * width // CONTROL_COPIES)
-        keep = Cat(bit.replicate(part) for bit in control.keep)[: 2 * width]
-        shift = Cat(bit.replicate(part) for bit in control.shift)[: 2 * width]
-        old = Signal(2 * width)
-        m.d.comb += old.eq((fed_back & keep) | (shifted & shift))
+        # What the next step adds to, ready for it: 0, the sum or the shifted sum. So the control bits, which many gates
+        # wait for, have the compressors' time to arrive.
+        old = Signal(2 * width, reset_less=True)
         first, second = tree.carries
         inner = compress(m, *tree.rows, old[:width], width, "inner", first)
         outer = compress(m, *inner, old[width:], width, "outer", second)
-        m.d.sync += [total.eq(outer[0]), carry.eq(outer[1])]
+        total = Cat(*outer)
+        shifted = Cat(*(Cat(C(0, config.plane_bits), half)[:width] for half in outer))
+        following = Control(tree.coming)
+        keep, shift = (bit.replicate(2 * width) for bit in (following.keep, following.shift))
+        m.d.sync += old.eq((total & keep) | (shifted & shift))
 
-        finished = Signal()
         drain = Signal(RedundantSum(width), reset_less=True)
-        m.d.sync += [finished.eq(control.last), drain.eq(Mux(finished, fed_back, self.chain.as_value()))]
+        m.d.sync += drain.eq(Mux(control.last, total, self.chain.as_value()))
         m.d.comb += self.o.eq(drain)
         return m
 

@@ -8,10 +8,7 @@ from hw.spec.datatypes import FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits,
 from hw.spec.digits import DIGIT_SETS, DigitSet
 from hw.spec.packet import GROUP_SIZES
 
-__all__ = ["CONTROL_COPIES", "PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
-
-CONTROL_COPIES = 4
-"""Wires that carry the same control bit to parts of a PE."""
+__all__ = ["PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
 
 ACTIVATION_BITS = range(10, 25)
 LANES = (4, 8, 16, 32)
@@ -72,10 +69,11 @@ class PrealignedConfig:
         if (
             not isinstance(self.registers, tuple)
             or any(type(r) is not int or r not in legal for r in self.registers)
+            or not self.registers
             or list(self.registers) != sorted(set(self.registers), reverse=True)
         ):
             raise ValueError(
-                f"registers must be a descending tuple of row counts 2..{self.lanes}, not {self.registers!r}"
+                f"registers must be a non-empty descending tuple of row counts 2..{self.lanes}, not {self.registers!r}"
             )
         if not self.datatypes or any(not isinstance(d, Datatype) for d in self.datatypes):
             raise ValueError(f"datatypes must be a non-empty tuple of Datatype, not {self.datatypes!r}")

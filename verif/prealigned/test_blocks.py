@@ -15,11 +15,10 @@ from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
 from hw.spec.datatypes import FP_MAGNITUDES, Datatype, code_bits, code_value
 from hw.spec.digits import DIGIT_SETS, digit_set
-from hw.spec.prealigned import CONTROL_COPIES, PrealignedConfig
+from hw.spec.prealigned import PrealignedConfig
 from verif.prealigned.reference import align, fp32, fp32_value
 
 SEED = 20
-ALL = (1 << CONTROL_COPIES) - 1
 
 
 def simulate(design, *benches):
@@ -36,7 +35,7 @@ def simulate(design, *benches):
         *(PrealignedConfig(digits=digits, lanes=4) for digits in DIGIT_SETS.values()),
         PrealignedConfig(),
         PrealignedConfig(lanes=32, registers=(32, 9, 2)),
-        PrealignedConfig(lanes=8, activation_bits=24, registers=()),
+        PrealignedConfig(lanes=8, activation_bits=24, registers=(3,)),
     ],
     ids=lambda c: f"{len(c.digits.multiples)}-{c.lanes}-{c.activation_bits}-{len(c.registers)}",
 )
@@ -72,8 +71,8 @@ def test_pe(config):
                         step += (0 if index < 0 else multiples[index]) * (-q if negative else q)
                     shift = beat == 0 and plane > 0
                     total = (total << config.plane_bits if shift else total) + step
-                    ctx.set(design.control.keep, ALL if beat else 0)
-                    ctx.set(design.control.shift, ALL if shift else 0)
+                    ctx.set(design.control.keep, int(beat > 0))
+                    ctx.set(design.control.shift, int(shift))
                     ctx.set(design.control.last, plane == planes - 1 and beat == beats - 1)
                     await tick()
             expected.append((cycle - 1 + design.latency, total))
@@ -145,8 +144,8 @@ def test_decoder(name):
                                 digits[lane] = code_digits(datatype, code, config.digits, special)[plane]
                         below_top = datatype is not None and plane < planes - 1
                         flags = (
-                            ALL if not (valid and first) else 0,
-                            ALL if valid and first and below_top else 0,
+                            int(not (valid and first)),
+                            int(valid and first and below_top),
                             int(valid and last and plane == 0),
                             int(reserved),
                         )
