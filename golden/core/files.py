@@ -1,0 +1,144 @@
+"""A layer's job as files: what a host writes to registers, and memory images for its DMA engines.
+
+A layer is a directory with
+
+=====================  ===========================================================================================
+``job.json``           format and version, registers, shapes, packets, byte counts and SHA-256 of every image
+``weights.bin``        TDATA of the weight stream for one token block, beat after beat, little endian
+``weights.ends``       uint32 little endian: for every packet of ``weights.bin``, the number of its last beat
+``activations.bin``    only with activations: TDATA of every token block's activations, once, in order
+``activations.ends``   as ``weights.ends``
+=====================  ===========================================================================================
+
+The job's streams are these images repeated: the weights once for each token block; of the activations each token
+block's part once for each super-block (``replays`` in ``job.json``). Complete streams, a beat a line for ``$readmemh``,
+are written on demand.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from golden.core.job import CoreJob
+from golden.core.streams import Packets, activation_image, activation_stream, weight_image
+from golden.weights.quantized import QuantizedWeight
+from hw.spec.core import CoreConfig
+from hw.spec.datatypes import Datatype
+
+__all__ = ["FORMAT", "VERSION", "memh", "write_layer"]
+
+FORMAT = "bitmosaic.core"
+VERSION = "1.0"
+
+
+def memh(packets: Packets) -> str:
+    """A stream for ``$readmemh``: a beat a line, TLAST as the digit above TDATA."""
+    rows = packets.octets()[:, ::-1]
+    return "".join(f"{last}{row.tobytes().hex()}\n" for last, row in zip(packets.last, rows, strict=True))
+
+
+def write_layer(
+    directory: Path,
+    config: CoreConfig,
+    weight: QuantizedWeight,
+    activations: torch.Tensor | None = None,
+    *,
+    tokens: int | None = None,
+    fp16: bool = False,
+    streams: bool = False,
+) -> dict:
+    """Write a layer's images into ``directory``, all of them or none; returns what ``job.json`` holds.
+
+    Parameters
+    ----------
+    directory : Path
+        Replaced if it is there.
+    config : CoreConfig
+        The build of the core.
+    weight : QuantizedWeight
+    activations : float16 tensor [tokens, in], optional
+    tokens : int, optional
+        TOKENS of the job without activations; default one token block.
+    fp16 : bool
+        FP16 results.
+    streams : bool
+        Also write ``weights.memh`` and ``activations.memh``, the job's complete streams.
+
+    Raises
+    ------
+    TypeError, ValueError
+        This build of the core cannot take the layer, or the activations do not fit it; names what is wrong.
+    """
+    if activations is not None:
+        if activations.dim() != 2 or activations.shape[1] != weight.shape[1]:
+            raise ValueError(f"activations must have shape [tokens, {weight.shape[1]}], not {list(activations.shape)}")
+        tokens = activations.shape[0]
+    tokens = config.block_tokens if tokens is None else tokens
+    job = CoreJob.of(config, weight, tokens, fp16=fp16)
+    tiling = config.tiling(tokens, job.inputs, job.outputs)
+    images = {"weights": weight_image(config, weight)}
+    replays = {"weights": len(tiling.tokens)}
+    whole = {"weights": lambda: Packets.chain([images["weights"]] * len(tiling.tokens))}
+    if activations is not None:
+        blocks = activations.split(config.block_tokens)
+        images["activations"] = Packets.chain([activation_image(config, block) for block in blocks])
+        replays["activations"] = len(tiling.outputs)
+        whole["activations"] = lambda: activation_stream(config, activations, job.outputs)
+
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bitmosaic-") as scratch:
+        staged = Path(scratch) / "layer"
+        staged.mkdir()
+        entries = {}
+        for name, image in images.items():
+            entries[name] = _write_image(staged, name, image) | {"replays": replays[name]}
+            if streams:
+                (staged / f"{name}.memh").write_text(memh(whole[name]()))
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "core": _plain(config),
+            "registers": job.registers(),
+            "special_values": {Datatype(d).name: list(v) for d, v in weight.special_values.items()},
+            "tiling": asdict(tiling),
+            "images": entries,
+        }
+        (staged / "job.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(staged, directory)
+    return description
+
+
+def _write_image(directory: Path, name: str, image: Packets) -> dict:
+    octets = image.octets()
+    ends = (np.cumsum(image.lengths) - 1).astype("<u4")
+    (directory / f"{name}.bin").write_bytes(octets.tobytes())
+    (directory / f"{name}.ends").write_bytes(ends.tobytes())
+    return {
+        "beats": len(octets),
+        "beat_bytes": octets.shape[1],
+        "packets": len(ends),
+        "sha256": hashlib.sha256(octets.tobytes() + ends.tobytes()).hexdigest(),
+    }
+
+
+def _plain(config: CoreConfig) -> dict:
+    """The configuration's parameters that matter to a host, as JSON."""
+    data = config.datapath
+    return {
+        **{name: getattr(config, name) for name in ("rows", "columns", "token_sets", "chunk", "block_outputs")},
+        "result_lanes": config.result_lanes,
+        "lanes": data.lanes,
+        "activation_bits": data.activation_bits,
+        "group_size": data.group_size,
+        "digits": list(data.digits.multiples),
+    }
