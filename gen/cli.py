@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .kv_pack import kv_pack
 from .pack import pack
 
 app = typer.Typer(
@@ -102,6 +103,7 @@ def synth(
 
 
 command(pack)
+command(kv_pack)
 
 
 @command

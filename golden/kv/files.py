@@ -2,11 +2,12 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -16,12 +17,13 @@ from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache
 from golden.llm.store import payload_hash, replace_file
 
-__all__ = ["FORMAT", "VERSION", "CacheFileError", "load_cache", "load_dump", "save_cache"]
+__all__ = ["FORMAT", "VERSION", "CacheFileError", "Dump", "load_cache", "load_dump", "save_cache", "save_dump"]
 
 FORMAT = "bitmosaic.kv"
 VERSION = (1, 0)
 """Major, minor. A reader takes any minor version of its own major version."""
 
+_MOMENTS = ("key_moments", "value_moments")
 _ARRAYS = {"packets": (np.uint8, 1), "offsets": (np.int64, 1), "index": (np.int32, 2)}
 
 
@@ -127,22 +129,83 @@ def _cache(description: dict, arrays: dict[str, np.ndarray]) -> PackedCache:
     return cache
 
 
-def load_dump(path: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values from a ``safetensors`` dump with tensors ``k`` and ``v``, each ``[layers, heads, tokens, D]``.
+@dataclass(frozen=True)
+class Dump:
+    """Keys and values to be packed.
+
+    Attributes
+    ----------
+    k, v : torch.Tensor
+        Floats ``[layers, heads, tokens, D]``, keys after rotary embedding.
+    protected : torch.Tensor or None
+        bool ``[tokens]``: the tokens that semantic token protection keeps at 2 bits.
+    moments : list of tuple of torch.Tensor, or None
+        Per layer, for rounding ``"attention"`` (`golden.kv.moments`).
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    protected: torch.Tensor | None = None
+    moments: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+
+
+def save_dump(path: str | os.PathLike, dump: Dump) -> None:
+    """Write a dump as `load_dump` reads it; the file appears whole or not at all."""
+    tensors = {"k": dump.k, "v": dump.v}
+    if dump.protected is not None:
+        tensors["protected"] = dump.protected
+    if dump.moments is not None:
+        for name, parts in zip(_MOMENTS, zip(*dump.moments, strict=True), strict=True):
+            tensors[name] = torch.stack(parts)
+    replace_file(Path(path), safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()}))
+
+
+def load_dump(path: str | os.PathLike) -> Dump:
+    """Keys and values from a ``safetensors`` dump.
+
+    Tensors ``k`` and ``v``, floats ``[layers, heads, tokens, D]`` each; and if wanted ``protected``, bool (or integers
+    0 and 1) ``[tokens]``, and ``key_moments`` and ``value_moments``, floats ``[layers, heads, D, D]``. Others are left
+    alone.
 
     Raises
     ------
     FileNotFoundError, CacheFileError
         No such file; not such a dump.
     """
-    _, arrays = _read(path, "K/V dump")
-    missing = [name for name in ("k", "v") if name not in arrays]
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no K/V dump at {path}")
+    wanted = ("k", "v", "protected", *_MOMENTS)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in wanted if name in found}
+    except SafetensorError as error:
+        raise CacheFileError(f"{path} is truncated or not a safetensors file: {error}") from error
+    missing = [name for name in ("k", "v") if name not in tensors]
     if missing:
         raise CacheFileError(f"{path} must hold tensors 'k' and 'v'; it lacks {missing}")
-    k, v = arrays["k"], arrays["v"]
-    if k.ndim != 4 or k.shape != v.shape or k.dtype.kind != "f" or v.dtype.kind != "f":
+    k, v = tensors["k"], tensors["v"]
+    if k.dim() != 4 or k.shape != v.shape or not k.is_floating_point() or not v.is_floating_point():
         raise CacheFileError(
             f"{path}: k and v must be floats of one shape [layers, heads, tokens, D], "
             f"not {k.dtype} {list(k.shape)} and {v.dtype} {list(v.shape)}"
         )
-    return torch.from_numpy(k), torch.from_numpy(v)
+    layers, heads, tokens, head_dim = k.shape
+    protected = tensors.get("protected")
+    if protected is not None:
+        if (
+            protected.shape != (tokens,)
+            or protected.is_floating_point()
+            or not ((protected >= 0) & (protected <= 1)).all()
+        ):
+            raise CacheFileError(f"{path}: protected must be [{tokens}] of 0 and 1, not {list(protected.shape)}")
+        protected = protected.bool()
+    given = [tensors[name] for name in _MOMENTS if name in tensors]
+    for moment in given:
+        if moment.shape != (layers, heads, head_dim, head_dim) or len(given) != 2:
+            raise CacheFileError(
+                f"{path}: {' and '.join(_MOMENTS)} must both be [{layers}, {heads}, {head_dim}, {head_dim}], "
+                f"not {[list(x.shape) for x in given]}"
+            )
+    return Dump(k, v, protected, list(zip(*given, strict=True)) if given else None)

@@ -1,6 +1,6 @@
 """A whole packed cache: packets of every layer and head, and the tokens that stay outside blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,7 @@ def pack_cache(
     residual: str = "fp16",
     protected: torch.Tensor | None = None,
     moments: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    progress: Callable[[int], None] = lambda layer: None,
 ) -> PackedCache:
     """Quantize and pack a prefill, ``[layers, heads, tokens, D]`` each.
 
@@ -88,6 +89,8 @@ def pack_cache(
         bool ``[tokens]``, when the format protects tokens.
     moments : list or None
         Per layer, for rounding ``"attention"``; see `LayerCache`.
+    progress : callable
+        Told each layer that is packed.
 
     Raises
     ------
@@ -123,6 +126,7 @@ def pack_cache(
             exact.setdefault(f"sinks_{name}s", []).append(write(x[:, : fmt.sinks]))
             exact.setdefault(f"residual_{name}s", []).append(write(x[:, newest]))
             exact[f"residual_{name}_tokens"] = newest
+        progress(layer)
     return PackedCache(
         fmt=fmt,
         shape=(layers, heads, tokens, head_dim),

@@ -164,9 +164,10 @@ def test_a_failed_write_leaves_nothing(kv, tmp_path, monkeypatch):
 def test_dumps(kv, tmp_path):
     path = tmp_path / "dump.safetensors"
     safetensors.numpy.save_file({"k": kv[0].numpy(), "v": kv[1].numpy()}, path)
-    k, v = load_dump(path)
-    assert torch.equal(k, kv[0])
-    assert torch.equal(v, kv[1])
+    dump = load_dump(path)
+    assert torch.equal(dump.k, kv[0])
+    assert torch.equal(dump.v, kv[1])
+    assert dump.protected is dump.moments is None
     safetensors.numpy.save_file({"k": kv[0].numpy()}, path)
     with pytest.raises(CacheFileError, match=r"lacks \['v'\]"):
         load_dump(path)
