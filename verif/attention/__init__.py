@@ -1,0 +1,1 @@
+"""Attention over the compressed cache: the exact models against float64, and the designs against the models."""
