@@ -6,9 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from hw.rlkv.address import RunAddress
 from hw.rlkv.blocks import BlockLists
-from hw.rlkv.layouts import CommandLayout, OperationLayout, PoolsLayout, StatusLayout, above, run_slots
-from hw.rlkv.policy import PolicyTable, popcount
+from hw.rlkv.layouts import CommandLayout, OperationLayout, PoolsLayout, StatusLayout, above
+from hw.rlkv.policy import PolicyTable
+from hw.rlkv.requests import add_request_states
 from hw.rlkv.sequences import Sequences
+from hw.rlkv.transfers import add_transfer_states
 from hw.spec.rlkv import CommandKind, RlkvConfig, RlkvError, RlkvOp
 
 __all__ = ["KvAddressGenerator"]
@@ -111,8 +113,8 @@ class KvAddressGenerator(wiring.Component):
                     m.d.sync += [op.eq(self.i.payload), self.error.eq(RlkvError.NONE)]
                     m.next = "CHECK"
             self._check(m)
-            self._open_and_close(m)
-            self._transfer(m)
+            add_request_states(m, self)
+            add_transfer_states(m, self)
             with m.State("DONE"):
                 m.d.comb += [
                     self.run.valid.eq(1),
@@ -125,7 +127,8 @@ class KvAddressGenerator(wiring.Component):
         self._keep_status(m)
         return m
 
-    def _fail(self, m, error: RlkvError):
+    def fail(self, m, error: RlkvError):
+        """From this state to DONE with a status."""
         m.d.sync += self.error.eq(error)
         m.next = "DONE"
 
@@ -156,253 +159,43 @@ class KvAddressGenerator(wiring.Component):
                 self.repeat.eq(0),
             ]
             with m.If(op.op == 0):
-                self._fail(m, RlkvError.OPERATION)
+                self.fail(m, RlkvError.OPERATION)
             with m.Elif(op.op == RlkvOp.POLICY):
                 m.d.comb += self.policy.i.valid.eq(~self.open.any())
                 m.d.sync += self.error.eq(Mux(self.open.any() | self.policy.refused, RlkvError.POLICY, RlkvError.NONE))
                 m.next = "DONE"
             with m.Elif(above(op.request, config.requests - 1) | (is_open == (op.op == RlkvOp.OPEN))):
-                self._fail(m, RlkvError.REQUEST)
+                self.fail(m, RlkvError.REQUEST)
             with m.Elif(op.op == RlkvOp.OPEN):
                 with m.If(self.policy.valid):
                     m.next = "POOLS"
                 with m.Else():
-                    self._fail(m, RlkvError.POLICY)
+                    self.fail(m, RlkvError.POLICY)
             with m.Elif(op.op == RlkvOp.CLOSE):
                 m.next = "CLOSE"
             with m.Elif(op.op == RlkvOp.EXTEND):
                 with m.If(op.count == 0):
-                    self._fail(m, RlkvError.LENGTH)
+                    self.fail(m, RlkvError.LENGTH)
                 with m.Elif(state.tokens + op.count > config.context):
-                    self._fail(m, RlkvError.CONTEXT)
+                    self.fail(m, RlkvError.CONTEXT)
                 with m.Else():
                     m.d.comb += self.sequences.extend.eq(1)
                     m.next = "EXTEND"
             with m.Elif(above(op.layer, config.layers - 1)):
-                self._fail(m, RlkvError.LAYER)
+                self.fail(m, RlkvError.LAYER)
             with m.Elif(
                 above(op.last_head, config.heads - 1)
                 | (op.head > op.last_head)
                 | ((op.op == RlkvOp.PACK) & (op.head != op.last_head))
             ):
-                self._fail(m, RlkvError.HEAD)
+                self.fail(m, RlkvError.HEAD)
             with m.Elif(state.tokens == 0):
-                self._fail(m, RlkvError.LENGTH)
+                self.fail(m, RlkvError.LENGTH)
             with m.Else():
                 m.next = "HEAD"
         with m.State("EXTEND"):
             with m.If(~self.sequences.busy):
                 m.next = "DONE"
-
-    def _open_and_close(self, m):
-        config, op, taken, lists = self.config, self.op, self.taken, self.lists
-        per_request = 2 * config.layers * config.heads
-        index = Signal(range(config.lists + config.requests))
-        left = Signal(range(per_request))
-        m.d.comb += lists.index.eq(index)
-        room = Signal()
-        fits = Signal()
-        top = 1 << config.address_bits
-        ends = (
-            taken.full_base + taken.full_areas * (2 * config.full_slots * config.token_bytes),
-            taken.window_base + taken.window_areas * (2 * config.window_slots * config.token_bytes),
-            taken.block_base + taken.blocks * config.block_bytes,
-        )
-        with m.State("POOLS"):
-            with m.If(~self.open.any()):
-                m.d.sync += taken.eq(self.pools)
-            m.next = "LIMITS"
-        with m.State("LIMITS"):
-            m.d.sync += [
-                fits.eq((ends[0] <= top) & (ends[1] <= top) & (ends[2] <= top) & ~above(taken.blocks, config.blocks)),
-                room.eq(
-                    (self.request_full + self.policy.full <= taken.full_areas)
-                    & (self.request_window + (config.layers * config.heads - self.policy.full) <= taken.window_areas)
-                ),
-                index.eq(op.request),
-                left.eq(per_request - 1),
-            ]
-            m.next = "OPEN"
-        with m.State("OPEN"):
-            with m.If(~self.open.any() & ~fits):
-                self._fail(m, RlkvError.ADDRESS)
-            with m.Else():
-                m.d.comb += lists.restart.eq(~self.open.any())
-                with m.If(room):
-                    m.d.comb += self.sequences.clear.eq(1)
-                    m.next = "EMPTY"
-                with m.Else():
-                    self._fail(m, RlkvError.AREAS)
-
-        with m.State("EMPTY"):
-            m.d.comb += lists.empty.eq(1)
-            m.d.sync += [index.eq(index + config.requests), left.eq(left - 1)]
-            with m.If(left == 0):
-                m.d.sync += self.open.bit_select(op.request, 1).eq(1)
-                m.next = "DONE"
-        with m.State("CLOSE"):
-            m.d.sync += [index.eq(op.request), left.eq(per_request - 1)]
-            m.next = "LOAD"
-        with m.State("LOAD"):
-            m.d.comb += lists.load.eq(1)
-            m.next = "FREE"
-        with m.State("FREE"):
-            m.d.comb += lists.free.eq(1)
-            m.d.sync += [index.eq(index + config.requests), left.eq(left - 1)]
-            m.next = "LOAD"
-            with m.If(left == 0):
-                m.d.sync += self.open.bit_select(op.request, 1).eq(0)
-                m.next = "DONE"
-
-    def _transfer(self, m):
-        """READ, WRITE and PACK: head after head."""
-        config, op, lists, run = self.config, self.op, self.lists, self.run.payload
-        tokens, entry = self.sequences.state.tokens, self.lists.entry
-        full = Signal()
-        area = Signal(range(config.areas))
-        base = Signal(range(run_slots(config)))  # slot in which the head's keys or values start
-        before = Signal(range(config.layers * config.heads + 1))
-        flat = Signal(range(config.layers * config.heads))
-        lower = Signal(config.heads)
-        is_full = self.policy.mask.bit_select(self.head, 1)
-        m.d.comb += [
-            lower.eq(self.policy.mask & ((1 << self.head) - 1)[: config.heads]),
-            before.eq(self.policy.before + popcount(lower)),
-            flat.eq(op.layer * config.heads + self.head),
-        ]
-
-        oldest = Signal.like(tokens)  # first token of the ring to transfer
-        count = Signal(range(max(config.residual_slots, config.recent) + 1))
-        size = Mux(full, config.residual_slots, config.recent)
-        next_slot = Mux(full, self.sequences.state.residual, self.sequences.state.window)
-        slot = Signal(range(max(config.residual_slots, config.recent)))
-        split = Signal.like(count)
-        m.d.comb += split.eq(Mux(count > size - slot, size - slot, count))
-        sinks = Mux(tokens > config.sink, config.sink, tokens)
-
-        node = Signal.like(lists.node)
-        position = Signal.like(tokens)  # tokens before this block
-        blocks_left = Signal.like(entry.blocks)
-        walks = (op.op == RlkvOp.READ) & full & (entry.blocks != 0)
-        due = config.sink + entry.tokens  # first token that is in no block
-        m.d.comb += [lists.new.beats.eq(op.beats), lists.new.rows.eq(op.count)]
-        m.d.comb += [lists.node.eq(lists.next), run.full.eq(full)]
-
-        with m.State("HEAD"):
-            m.d.sync += [
-                full.eq(is_full),
-                area.eq(Mux(is_full, self.request_full + before, self.request_window + (flat - before))),
-            ]
-            m.d.comb += [
-                lists.index.eq((2 * flat + op.part) * config.requests + op.request),
-                lists.load.eq(1),
-            ]
-            m.next = "AREA"
-            with m.If((op.op == RlkvOp.PACK) & ~is_full):
-                self._fail(m, RlkvError.WINDOW_HEAD)
-
-        with m.State("AREA"):
-            floor = Mux(full, self.packed, self.window)
-            m.d.sync += [
-                base.eq(((area << 1) | op.part) * Mux(full, config.full_slots, config.window_slots)),
-                oldest.eq(Mux(self.start > floor, self.start, floor)),
-            ]
-            m.next = "COUNT"
-            with m.If((op.op == RlkvOp.READ) & full & (due != self.packed)):
-                self._fail(m, RlkvError.UNPACKED)
-            with m.If(op.op == RlkvOp.PACK):
-                m.d.comb += lists.index.eq((2 * flat + op.part) * config.requests + op.request)
-                m.d.sync += [node.eq(lists.block), position.eq(due)]
-                with m.If(
-                    (op.beats == 0)
-                    | above(op.beats, config.block_beats)
-                    | (op.count == 0)
-                    | above(op.count, config.block_tokens)
-                    | (due + op.count > self.packed)
-                ):
-                    self._fail(m, RlkvError.ROWS)
-                with m.Elif(~lists.available):
-                    self._fail(m, RlkvError.BLOCKS)
-                with m.Else():
-                    m.d.comb += lists.append.eq(1)
-                    m.next = "PACK"
-
-        with m.State("PACK"):
-            self._emit(m, CommandKind.BLOCK, node, position, op.count, head_last=1)
-            m.d.comb += run.beats.eq(op.beats)
-            with m.If(self.run.ready):
-                m.next = "DONE"
-
-        with m.State("COUNT"):
-            m.d.sync += [
-                count.eq(Mux(tokens > oldest, tokens - oldest, 0)),
-                node.eq(entry.first),
-                position.eq(config.sink),
-                blocks_left.eq(entry.blocks),
-            ]
-            m.d.comb += [lists.node.eq(entry.first), lists.step.eq(walks)]
-            m.next = "SINK"
-
-        with m.State("SINK"):
-            m.d.sync += slot.eq(Mux(next_slot < count, next_slot + size - count, next_slot - count))
-            with m.If(self.start < sinks):
-                last = (count == 0) & ~walks
-                self._emit(m, CommandKind.SINK, base + self.start, self.start, sinks - self.start, head_last=last)
-            with m.If(~self.run.valid | self.run.ready):
-                m.next = "RING"
-                with m.If(walks):
-                    m.next = "BLOCK"
-
-        with m.State("BLOCK"):
-            last = (blocks_left == 1) & (count == 0)
-            self._emit(m, CommandKind.BLOCK, node, position, lists.rows, head_last=last)
-            m.d.comb += run.beats.eq(lists.beats)
-            with m.If(self.run.ready):
-                m.d.comb += lists.step.eq(1)
-                m.d.sync += [
-                    node.eq(lists.next),
-                    position.eq(position + lists.rows),
-                    blocks_left.eq(blocks_left - 1),
-                ]
-                with m.If(blocks_left == 1):
-                    m.next = "RING"
-
-        ring_kind = Mux(full, CommandKind.RESIDUAL, CommandKind.WINDOW)
-        ring = base + config.sink
-        with m.State("RING"):
-            with m.If(count != 0):
-                self._emit(m, ring_kind, ring + slot, oldest, split, head_last=split == count)
-            with m.If(~self.run.valid | self.run.ready):
-                m.next = "NEXT"
-                with m.If(split != count):
-                    m.next = "WRAP"
-        with m.State("WRAP"):
-            self._emit(m, ring_kind, ring, oldest + split, count - split, head_last=1)
-            with m.If(self.run.ready):
-                m.next = "NEXT"
-
-        with m.State("NEXT"):
-            with m.If((op.op == RlkvOp.READ) & op.per_query & (self.repeat != config.group - 1)):
-                m.d.sync += self.repeat.eq(self.repeat + 1)
-                m.next = "COUNT"
-            with m.Elif(self.head == op.last_head):
-                m.next = "DONE"
-            with m.Else():
-                m.d.sync += [self.head.eq(self.head + 1), self.repeat.eq(0)]
-                m.next = "HEAD"
-
-    def _emit(self, m, kind, index, token, tokens, *, head_last):
-        run = self.run.payload
-        m.d.comb += [
-            self.run.valid.eq(1),
-            run.kind.eq(kind),
-            run.head.eq(self.head),
-            run.query.eq(self.head * self.config.group + self.repeat),
-            run.index.eq(index),
-            run.token.eq(token),
-            run.tokens.eq(tokens),
-            run.head_last.eq(head_last),
-        ]
 
     def _keep_status(self, m):
         status, run = self.status, self.run
