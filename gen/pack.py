@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from hw.spec.core import CORE_PRESETS, core_preset
 from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
 from hw.spec.packet import MAX_ROW_LENGTH
 
@@ -34,20 +35,50 @@ def pack(
     ] = None,
     datatype: Annotated[str, typer.Option(help=f"{', '.join(d.name.lower() for d in WEIGHT_DATATYPES)}.")] = "fp4",
     group_size: Annotated[int, typer.Option(help="Weights per scaling factor: 32, 64 or 128.")] = 128,
-    lanes: Annotated[int, typer.Option(help="Lanes of the PE: groups are padded to a multiple of them.")] = 4,
-    output: Annotated[Path, typer.Option(help="File to write.")] = Path("packed.safetensors"),
+    lanes: Annotated[
+        int | None, typer.Option(help="Lanes of the PE: groups are padded to a multiple of them. Default 4.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; with --core a directory. Default packed.safetensors or packed.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Unpack what was written and compare it with the model, quantized anew.")
     ] = False,
+    core: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET", help=f"Memory images for an accelerator core: {', '.join(CORE_PRESETS)}."),
+    ] = None,
+    activations: Annotated[
+        Path | None, typer.Option(help="With --core: FP16 [tokens, in] of each layer, in a .safetensors file.")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="With --core: FP16 results.")] = False,
+    streams: Annotated[bool, typer.Option("--streams", help="With --core: whole streams too, for $readmemh.")] = False,
 ) -> None:
     """Quantize linear layers of a model file and pack them into the bits that the hardware reads."""
     from .cli import progress_bar, stdout
 
     if not layers:
         raise ValueError("layers must name at least one layer: --layers PATTERN")
+    if core is None and (activations or fp16 or streams):
+        raise ValueError("activations, fp16 and streams go with --core PRESET")
+    if core is not None and lanes is not None:
+        raise ValueError("lanes follows from --core, and must not be given with it")
     kind = _datatype(datatype)
     source = _open(model)
     chosen = select_layers(source.tensors, [*layers, *(patterns or ())])
+    if core is not None:
+        from .core_pack import core_table, pack_core_layers
+
+        directory = output or Path("packed")
+        with progress_bar("pack", len(chosen) * (1 + verify)) as advance:
+            options = {"group_size": group_size, "activations": activations, "fp16": fp16, "streams": streams}
+            described = pack_core_layers(
+                source, chosen, directory, kind, core, **options, verify=verify, progress=advance
+            )
+        stdout.print(core_table(described, kind, core_preset(core)))
+        stdout.print(f"packed: {directory}", highlight=False, soft_wrap=True)
+        return
+    lanes, output = 4 if lanes is None else lanes, output or Path("packed.safetensors")
     with progress_bar("pack", len(chosen) * (1 + verify)) as advance:
         plans = pack_layers(
             source, chosen, output, kind, group_size=group_size, lanes=lanes, verify=verify, progress=advance

@@ -27,12 +27,13 @@ import numpy as np
 import torch
 
 from golden.core.job import CoreJob
-from golden.core.streams import Packets, activation_image, activation_stream, weight_image
+from golden.core.streams import Packets, activation_image, activation_stream, chunk_slices, weight_image
 from golden.weights.quantized import QuantizedWeight
+from golden.weights.unpacking import unpack_rows
 from hw.spec.core import CoreConfig
 from hw.spec.datatypes import Datatype
 
-__all__ = ["FORMAT", "VERSION", "memh", "write_layer"]
+__all__ = ["FORMAT", "VERSION", "memh", "read_weight", "write_layer"]
 
 FORMAT = "bitmosaic.core"
 VERSION = "1.0"
@@ -59,7 +60,7 @@ def write_layer(
     Parameters
     ----------
     directory : Path
-        Replaced if it is there.
+        Replaced if it is there and holds a ``job.json``.
     config : CoreConfig
         The build of the core.
     weight : QuantizedWeight
@@ -75,7 +76,12 @@ def write_layer(
     ------
     TypeError, ValueError
         This build of the core cannot take the layer, or the activations do not fit it; names what is wrong.
+    FileExistsError
+        ``directory`` is there and was not written by this function.
     """
+    directory = Path(directory)
+    if directory.exists() and not (directory / "job.json").is_file():
+        raise FileExistsError(f"{directory} is there and holds no job.json: it will not be replaced")
     if activations is not None:
         if activations.dim() != 2 or activations.shape[1] != weight.shape[1]:
             raise ValueError(f"activations must have shape [tokens, {weight.shape[1]}], not {list(activations.shape)}")
@@ -92,7 +98,6 @@ def write_layer(
         replays["activations"] = len(tiling.outputs)
         whole["activations"] = lambda: activation_stream(config, activations, job.outputs)
 
-    directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bitmosaic-") as scratch:
         staged = Path(scratch) / "layer"
@@ -116,6 +121,51 @@ def write_layer(
             shutil.rmtree(directory)
         os.replace(staged, directory)
     return description
+
+
+def read_weight(directory: Path, config: CoreConfig) -> QuantizedWeight:
+    """The weight that a layer's image holds, read back packet by packet.
+
+    Raises
+    ------
+    ValueError
+        The directory was written for another core or in another format, or its image is damaged.
+    """
+    directory = Path(directory)
+    entry = json.loads((directory / "job.json").read_text())
+    if entry["format"] != FORMAT or entry["version"].split(".")[0] != VERSION.split(".")[0]:
+        raise ValueError(f"{directory} must hold {FORMAT} {VERSION}, not {entry['format']} {entry['version']}")
+    if entry["core"] != _plain(config):
+        raise ValueError(f"{directory} was written for another core")
+    octets, ends = ((directory / f"weights.{part}").read_bytes() for part in ("bin", "ends"))
+    if hashlib.sha256(octets + ends).hexdigest() != entry["images"]["weights"]["sha256"]:
+        raise ValueError(f"{directory}: the weight image is damaged")
+    beats = np.frombuffer(octets, "<u8").astype(np.uint64).reshape(-1, config.rows)
+    packets = iter(np.split(beats, np.frombuffer(ends, "<u4").astype(np.int64)[:-1] + 1))
+    specials = {Datatype[name]: tuple(values) for name, values in entry["special_values"].items()}
+    slices, chunks = [], chunk_slices(config, entry["registers"]["INPUTS"])
+    for size in entry["tiling"]["outputs"]:
+        parts = [_super_block(config, packets, size, specials) for _ in chunks]
+        slices.append({name: torch.cat([getattr(part, name) for part in parts], 1) for name in _PER_INPUT})
+        slices[-1]["channel_scale"] = parts[-1].channel_scale
+    joined = {name: torch.cat([part[name] for part in slices]) for name in slices[0]}
+    return QuantizedWeight(**joined, group_size=parts[0].group_size, special_values=specials)
+
+
+_PER_INPUT = ("datatype", "codes", "select", "scale8")
+
+
+def _super_block(config: CoreConfig, packets, size: int, specials) -> QuantizedWeight:
+    """One chunk of a super-block of ``size`` channels: the next packets."""
+    rows, scales = [], []
+    for first in range(0, size, config.rows):
+        packet = next(packets)
+        for channel in range(min(config.rows, size - first)):
+            header = int(packet[0, channel])
+            rows.append(packet[1 : 1 + (header >> 32 & 0xFFFF), channel].copy())
+            scales.append(header & 0xFFFFFFFF)
+    scales = np.array(scales, np.uint32).view(np.float32)
+    return unpack_rows(rows, lanes=config.datapath.lanes, channel_scale=scales, special_values=specials)
 
 
 def _write_image(directory: Path, name: str, image: Packets) -> dict:
