@@ -141,7 +141,8 @@ class MetadataReader(wiring.Component):
             walk_bytes("MASK", self.mask_strobe, header.channels[3], expected, KvError.CHANNELS, bitmap_or_records)
             walk_bytes("BITMAP", self.bitmap_strobe, header.span - 1, header.rows + 1, KvError.TOKEN, records)
             with m.State("RECORDS"):
-                with m.If(cut):
+                # Once all words of this block are taken, what is there is the next block's.
+                with m.If(cut & cutter.wanting):
                     m.next = "CUT"
                 with m.Else():
                     m.d.comb += cutter.valid.eq(self.words.valid)
@@ -216,6 +217,7 @@ class _RecordCutter(wiring.Component):
             {
                 "data": In(self.slice_bits),
                 "valid": In(1),
+                "wanting": Out(1),
                 "taken": Out(1),
                 "pairs": In(5),
                 "raw": Out(32),
@@ -231,7 +233,8 @@ class _RecordCutter(wiring.Component):
         width = self.slice_bits
         kept = Signal(16 if width == 16 else 30, reset_less=True)
         level = Signal(5)  # in pairs of bits
-        wanting = level < self.pairs
+        wanting = self.wanting
+        m.d.comb += wanting.eq(level < self.pairs)
         joined = Signal(len(kept) + width)
         m.d.comb += joined.eq(kept)
         with m.If(wanting):

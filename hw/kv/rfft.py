@@ -81,6 +81,8 @@ class InverseRfft(wiring.Component):
         m.d.comb += [
             entering.plain.rfft.eq(rfft),
             entering.plain.size.eq(plan.size),
+            # A block stays marked, so that the last quarter of a transform knows of all of them.
+            entering.plain.marked.eq(beat.tag.marked),
             entering.plain.exponent.eq(exponent + Mux(coarse, GUARD - COARSE_GUARD, 0)),
             gather.i.valid.eq(inside & (tags.w_rdy | ~first)),
             accept.eq(gather.i.valid & gather.i.ready),
@@ -95,7 +97,7 @@ class InverseRfft(wiring.Component):
         tag, out = Signal(Tag), self.o.payload
         collected = Signal(range(quarters))
         kept = Signal(64 * (quarters - 1), reset_less=True)
-        beyond, spoiled = Signal(), Signal()
+        beyond, bad, spoiled = Signal(), Signal(), Signal()
         complete = Signal()
         elements = scatter.o.payload
         m.d.comb += [
@@ -109,6 +111,7 @@ class InverseRfft(wiring.Component):
             m.d.sync += [
                 collected.eq(Mux(complete, 0, collected + 1)),
                 beyond.eq(~complete & (beyond | elements.beyond)),
+                bad.eq(~complete & (bad | elements.marked)),
             ]
             for k in range(quarters - 1):
                 with m.If(collected == k):
@@ -122,7 +125,7 @@ class InverseRfft(wiring.Component):
                 out.tag.eq(tag),
                 self.o.valid.eq(complete),
                 self.overflow.eq(complete & (beyond | elements.beyond)),
-                out.tag.marked.eq(tag.marked | self.overflow | spoiled),
+                out.tag.marked.eq(tag.marked | self.overflow | bad | elements.marked | spoiled),
             ]
             with m.If(complete & self.o.ready):
                 m.d.sync += spoiled.eq(~tag.last & (spoiled | self.overflow))
@@ -150,6 +153,7 @@ class InverseRfft(wiring.Component):
             beyond.append(convert.beyond)
         m.d.comb += [
             rounded.beyond.eq(rfft & Cat(beyond).any()),
+            rounded.marked.eq(rfft & got.slot.plain.marked),
             rounded.slot.eq(got.slot),
             scatter.i.valid.eq(levels.o.valid),
             levels.o.ready.eq(scatter.i.ready),

@@ -12,11 +12,12 @@ MAX_QUARTERS = 32
 
 class Plain(data.Struct):
     """How to treat a segment's quarters: as coefficients of a transform of size 16 << size and of 5 fraction bits,
-    scaled by 2^(exponent - 24), or to be left alone."""
+    scaled by 2^(exponent - 24), or to be left alone. ``marked``: some of them are bad."""
 
     rfft: 1
     size: 2
     exponent: 6
+    marked: 1
 
 
 class Quarter(data.Struct):

@@ -12,18 +12,22 @@ DEPTH = 2 * MAX_QUARTERS
 
 
 class Unordered(data.Struct):
-    """Four FP16 results as the levels give them; ``beyond``: one of them was beyond FP16."""
+    """Four FP16 results as the levels give them; ``beyond``: one of them was beyond FP16; ``marked``: some coefficient
+    was bad."""
 
     data: data.ArrayLayout(16, 4)
     beyond: 1
+    marked: 1
     slot: Slot
 
 
 class Ordered(data.Struct):
-    """Four neighbouring elements; ``beyond``: some result of their transform was beyond FP16."""
+    """Four neighbouring elements; ``beyond``: some result of their transform was beyond FP16; ``marked``: some
+    coefficient of it was bad."""
 
     data: data.ArrayLayout(16, 4)
     beyond: 1
+    marked: 1
 
 
 class Scatter(wiring.Component):
@@ -45,7 +49,7 @@ class Scatter(wiring.Component):
         m = Module()
         got = self.i.payload
         rfft, size, index = got.slot.plain.rfft, got.slot.plain.size, got.slot.index
-        m.submodules.ready = ready = fifo.SyncFIFOBuffered(width=4, depth=DEPTH)
+        m.submodules.ready = ready = fifo.SyncFIFOBuffered(width=5, depth=DEPTH)
         level, base, tail = Signal(range(DEPTH + 1)), Signal(6), Signal(6)
         taken, last_index = Signal(6), Signal(5)
         m.d.comb += [
@@ -60,7 +64,7 @@ class Scatter(wiring.Component):
             self.i.ready.eq(ready.w_rdy & (~first | (level + taken <= DEPTH))),
             write.eq(self.i.valid & self.i.ready),
             ready.w_en.eq(write & final),
-            ready.w_data.eq(Cat(rfft, size, beyond)),
+            ready.w_data.eq(Cat(rfft, size, beyond, got.marked)),
         ]
         with m.If(write):
             m.d.sync += spoiled.eq(beyond)
@@ -90,13 +94,13 @@ class Scatter(wiring.Component):
         ]
         with m.If(room):
             m.d.sync += there.eq(read)
-        turn, flagged = Signal(2, reset_less=True), Signal(reset_less=True)
+        turn, flags = Signal(2, reset_less=True), Signal(2, reset_less=True)
         with m.If(read):
             m.d.sync += [
                 tail.eq(tail + 1),
                 place.eq(Mux(done, 0, place + 1)),
                 turn.eq(Mux(segment[0], (place >> segment[1:3])[:2], 0)),
-                flagged.eq(segment[3]),
+                flags.eq(segment[3:]),
             ]
         words = []
         for bank in range(4):
@@ -113,5 +117,5 @@ class Scatter(wiring.Component):
             ]
             words.append(out.data)
         m.d.comb += [self.o.payload.data[k].eq(Array(words)[turn ^ k]) for k in range(4)]
-        m.d.comb += self.o.payload.beyond.eq(flagged)
+        m.d.comb += [self.o.payload.beyond.eq(flags[0]), self.o.payload.marked.eq(flags[1])]
         return m

@@ -126,10 +126,18 @@ class InverseWht(wiring.Component):
                 result.eq(Mux(second, old + new, delayed[k])),
             ]
             results.append(result)
-        m.d.comb += entering[shape.width * lanes :].eq(side)
-        kept = Signal(Beside(lanes), name=f"side{distance}")
-        m.d.comb += kept.eq(leaving[shape.width * lanes :])
-        return results, kept
+        # What is made of a bad coefficient is bad: of the two beats, either's mark goes on both.
+        old_side, first, last = (Signal(Beside(lanes), name=f"{n}{distance}") for n in ("old", "side", "new"))
+        either = second & (side.tag.marked | old_side.tag.marked)
+        m.d.comb += [
+            old_side.eq(leaving[shape.width * lanes :]),
+            first.eq(old_side),
+            first.tag.marked.eq(old_side.tag.marked | either),
+            last.eq(side),
+            last.tag.marked.eq(side.tag.marked | either),
+            entering[shape.width * lanes :].eq(last),
+        ]
+        return results, first
 
     def _line(self, m, step, distance, entering):
         """``entering`` of ``distance`` steps ago."""

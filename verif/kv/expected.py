@@ -221,7 +221,7 @@ def _rows(packet, header, config, decoded, order, missing, touched, bad_padding)
         if len(packet) != header.packet_bytes:
             wrong[-1] = True
             cause = cause or (KvError.LONG if len(packet) > header.packet_bytes else KvError.SHORT)
-    wrong |= overflow
+    wrong = _whole_transforms(header, wrong.reshape(rows, per_token), lanes).reshape(-1) | overflow
     cause = cause or (KvError.OVERFLOW if overflow.any() else KvError.NONE)
     marked = np.logical_or.accumulate(wrong)[:beats]
     place = np.arange(beats) % per_token
@@ -235,6 +235,17 @@ def _rows(packet, header, config, decoded, order, missing, touched, bad_padding)
         error=cause,
         header=header,
     )
+
+
+def _whole_transforms(header, wrong, lanes):
+    """A bad code spoils its whole transform: marks from the first beat that holds any of the segment on (section 8)."""
+    wrong = wrong.copy()
+    ends = (header.segment0, header.channels)
+    for index, transform in enumerate((header.transform0, header.transform1)):
+        if transform is not KvTransform.NONE:
+            first = (0, header.segment0)[index] // lanes
+            wrong[:, first] |= wrong[:, first : (ends[index] - 1) // lanes + 1].any(1)
+    return wrong
 
 
 def _whole_segments(header, overflow, decoded, order, lanes):

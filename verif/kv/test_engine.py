@@ -83,9 +83,6 @@ def spoil(rng, packet: bytes, config: KvEngineConfig) -> bytes:
 
 
 @pytest.mark.sim
-@pytest.mark.xfail(
-    reason="engine and model disagree on how many beats a bad packet still gives; not yet settled which is right"
-)
 def test_bad_packets_are_marked_and_forgotten(engine, rng, seed):
     config, built = engine
     jobs, expectations = [], []
