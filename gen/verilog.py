@@ -16,6 +16,8 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from hw.sharing import ModuleLibrary
+
 from . import __version__
 from .yosys import run_yosys
 
@@ -100,7 +102,9 @@ def to_verilog(component: wiring.Component, name: str) -> tuple[str, list[dict]]
         raise TypeError(f"component must be an amaranth.lib.wiring.Component, not {component!r}")
     if not isinstance(name, str) or not _IDENTIFIER.match(name):
         raise ValueError(f"name must be letters, digits and underscores, starting with a letter, not {name!r}")
-    il = _flat_names(rtlil.convert(component, name=name, emit_src=False))
+    library = ModuleLibrary(name)
+    il = rtlil.convert(component, name=name, platform=library, emit_src=False)
+    il = _flat_names("\n".join([il, *library.modules.values()]))
     _refuse_initialised_rams(il)
     with tempfile.TemporaryDirectory(prefix="bitmosaic-") as work:
         (Path(work) / "design.il").write_text(il)

@@ -56,9 +56,9 @@ class CoreConfig:
     Parameters
     ----------
     rows : int
-        R, PEs along output channels, 1..64.
+        R, PEs along output channels, a power of two up to 64.
     columns : int
-        C, PEs along tokens, 1..64.
+        C, PEs along tokens, a power of two up to 64.
     token_sets : int
         1 or 2: how many sets of C tokens take turns at every group of weights. 2 halves the weight stream, and a
         group's least duration where ``RunningSums.interval`` sets it.
@@ -70,7 +70,7 @@ class CoreConfig:
     block_outputs : int
         Largest super-block: output channels whose running sums are in the core. A multiple of ``rows``.
     result_lanes : int
-        P, FP32 results per cycle and beat; ``rows`` is a multiple of 2 P.
+        P, FP32 results per cycle and beat, a power of two; ``rows`` is a multiple of 2 P.
     max_inputs, max_outputs : int
         Largest K and N, up to 16384.
 
@@ -106,6 +106,9 @@ class CoreConfig:
                 raise TypeError(f"{name} must be an int, not {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} must be in {least}..{most}, not {value!r}")
+        for name in ("rows", "columns", "result_lanes"):
+            if getattr(self, name).bit_count() != 1:
+                raise ValueError(f"{name} must be a power of two, not {getattr(self, name)!r}")
         multiples = {"chunk": unit, "block_outputs": self.rows, "rows": 2 * self.result_lanes}
         for name, divisor in multiples.items():
             if getattr(self, name) % divisor:
