@@ -10,8 +10,8 @@ __all__ = ["bit_length", "fl32", "fp16_fields", "rne_shift", "scale_fields"]
 
 
 def bit_length(x: torch.Tensor) -> int:
-    """Bits of the largest magnitude."""
-    return int(x.abs().max()).bit_length() if x.numel() else 0
+    """Least b with ``-2^b <= x < 2^b`` for all x."""
+    return int((x ^ (x >> 63)).max()).bit_length() if x.numel() else 0
 
 
 def rne_shift(x: torch.Tensor, amount: torch.Tensor | int) -> torch.Tensor:
@@ -34,19 +34,19 @@ def fp16_fields(bits: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return torch.where(bits >> 15 > 0, -significand, significand), exponent.clamp(min=1)
 
 
-def scale_fields(stored: np.ndarray, header: KvHeader, segment: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(g, r, R) of the scales of a segment: scale ``g * 2^r``, and F1's bound without K2's halving."""
+def scale_fields(stored: np.ndarray, header: KvHeader, segment: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+    """(g, r, R - w, w) of the scales of a segment: scale ``g * 2^r``, and F1's bound without K2's halving."""
     transform = (header.transform0, header.transform1)[segment]
     exponent = (header.exponent0, header.exponent1)[segment]
     if header.metadata is KvMetadata.FP16 and transform is KvTransform.NONE:
         g, e = fp16_fields(stored)
-        return g, e - 25, int(e.max()) - 25 + 11
+        return g, e - 25, int(e.max()) - 25, 11
     raw = torch.as_tensor(stored.astype(np.int64))
     if header.metadata is KvMetadata.F6:
         e, m = raw >> 4, raw & 15
         raw = torch.where(e == 0, m, (16 + m) << (e - 1).clamp(min=0))
     width = {KvMetadata.F6: 7, KvMetadata.Q8: 8, KvMetadata.FP16: 11}[header.metadata]
-    return raw, torch.full_like(raw, exponent), exponent + width
+    return raw, torch.full_like(raw, exponent), exponent, width
 
 
 def multipliers(codes: np.ndarray, kind: KvFormat) -> torch.Tensor:

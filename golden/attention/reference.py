@@ -24,7 +24,7 @@ def real_block(block: Block) -> torch.Tensor:
     ):
         if segment and not header.segment1:
             continue
-        g, r, _ = scale_fields(block.scales[where], header, segment)
+        g, r, *_ = scale_fields(block.scales[where], header, segment)
         scale = torch.ldexp(g.double(), r.int())
         codes = torch.as_tensor(block.codes[:, where].astype(np.int64))
         if segment == 0 and block.minima is not None:

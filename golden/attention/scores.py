@@ -112,11 +112,11 @@ def fold(query: Query, block: Block) -> Folded:
     for segment, where in enumerate((slice(0, header.segment0), slice(header.segment0, None))):
         if segment and not header.segment1:
             continue
-        g_s, r_s, bound_s = scale_fields(block.scales[where], header, segment)
+        g_s, r_s, least, w = scale_fields(block.scales[where], header, segment)
         less = halved if segment == 0 else 0
         g.append(g_s)
         r.append(r_s - less)
-        bound.append(bound_s - less + query.bits[segment])
+        bound.append(least - less + max(w + query.bits[segment], width - 1))
     top = max(bound)
     product = query.transformed * torch.cat(g)
     z = _clamp(rne_shift(product, torch.cat(r) - top + width - 1), width)

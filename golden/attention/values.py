@@ -63,7 +63,7 @@ def add_block(sums: torch.Tensor, block: Block, weights: Weights) -> torch.Tenso
     total = weights.y @ torch.as_tensor(block.codes.astype(np.int64))
     if header.format is KvFormat.V158:
         total = total - weights.y.sum()
-    g, r, _ = scale_fields(block.scales, header, 0)
+    g, r, *_ = scale_fields(block.scales, header, 0)
     sums = sums + fl32(total * g, r + weights.unit)
     if block.minima is not None:
         m, e = fp16_fields(block.minima)

@@ -1,0 +1,284 @@
+"""A block's scales taken into the query: integers of one exponent, in pairs as the dot product wants them."""
+
+from amaranth import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.attention.layouts import Job, Layout, PacketEntry
+from hw.attention.query import round_shift
+from hw.kv.layouts import PrefixWord
+from hw.kv.metadata import MetadataReader
+from hw.spec.attention import AttentionConfig, AttentionError
+from hw.spec.kv_config import KvError
+from hw.spec.kv_formats import KvFormat, KvMetadata
+
+__all__ = ["PAIRS_PER_WORD", "FoldUnit", "PairLayout"]
+
+PAIRS_PER_WORD = 4
+SCALE_BIAS = 26
+"""r + 26 is never negative: FP16 scales have r >= -24, integer ones E >= -24, K2 one less."""
+
+
+class PairLayout(data.StructLayout):
+    """Sum and difference of two neighbouring channels' integers."""
+
+    def __init__(self, config: AttentionConfig):
+        super().__init__({"sum": signed(config.fold_bits + 1), "difference": signed(config.fold_bits + 1)})
+
+
+class FoldUnit(wiring.Component):
+    """Equations F1, F2 and F4 of docs/attention.md, and whether a block is good up to its rows.
+
+    Scales go through a short memory, from which a multiplier takes them one per cycle as soon as the common exponent is
+    known: at once where scales are integers under the header's exponent, after the last one where they are FP16.
+    A block of D = 64 takes about 90 cycles from its header to the job, exact tokens 75.
+
+    Members
+    -------
+    entries : stream of PacketEntry, In
+    words : stream of PrefixWord, In
+    there, release, address, exact, value, bits, exponent, poison, layout
+        The query unit's.
+    job : stream of Job, Out
+        What follows in the rows; the pairs can be read while ``job.valid``.
+    word, pairs : In, Out
+        Reads ``PAIRS_PER_WORD`` pairs; a cycle's latency.
+    """
+
+    def __init__(self, config: AttentionConfig):
+        self.config = config
+        words = config.channels // (2 * PAIRS_PER_WORD)
+        super().__init__(
+            {
+                "entries": In(stream.Signature(PacketEntry)),
+                "words": In(stream.Signature(PrefixWord)),
+                "there": In(1),
+                "release": Out(1),
+                "address": Out(range(config.channels)),
+                "exact": Out(1),
+                "value": In(signed(config.transformed_bits)),
+                "bits": In(data.ArrayLayout(range(config.transformed_bits), 2)),
+                "exponent": In(5),
+                "poison": In(1),
+                "layout": In(Layout),
+                "job": Out(stream.Signature(Job)),
+                "word": In(range(words)),
+                "pairs": Out(data.ArrayLayout(PairLayout(config), PAIRS_PER_WORD)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, channels = self.config, self.config.channels
+        entry = self.entries.payload
+        header = entry.header
+        m.submodules.reader = reader = MetadataReader(config.parser)
+        wiring.connect(m, wiring.flipped(self.words), reader.words)
+        m.d.comb += [
+            *(reader.blocks.payload[name].eq(entry[name]) for name in ("header", "error", "bare", "odd")),
+            reader.tables_idle.eq(1),
+            reader.grant.eq(1),
+        ]
+        halved = Signal()
+        m.d.comb += halved.eq(header.format == KvFormat.K2)
+
+        # Scales as they come.
+        scale_layout = data.StructLayout({"g": 11, "r": 6})
+        m.submodules.scales = scales = memory.Memory(shape=scale_layout, depth=channels, init=[])
+        write, read = scales.write_port(), scales.read_port()
+        record = reader.records.payload
+        written, largest = Signal(range(channels + 1)), Signal(5)
+        finite = Signal(5)
+        code = Mux(record.segment, header.exponent1, header.exponent0)
+        transformed = [header.transform0 != 0, header.transform1 != 0]
+        is_integer = Mux(record.segment, transformed[1], transformed[0])
+        m.d.comb += [
+            reader.records.ready.eq(1),
+            finite.eq(record.exponent | ~record.exponent.any()),
+            write.addr.eq(written),
+            write.data.g.eq(record.significand),
+            # Integers count from E = code - 24, FP16's fields from max(exponent, 1) - 25.
+            write.data.r.eq(Mux(is_integer, code + (SCALE_BIAS - 24), finite + (SCALE_BIAS - 25)) - halved),
+            write.en.eq(reader.records.valid),
+            read.en.eq(1),
+        ]
+        with m.If(reader.records.valid):
+            m.d.sync += written.eq(written + 1)
+            with m.If(~record.segment & (finite > largest)):
+                m.d.sync += largest.eq(finite)
+        # In a two-segment block without transforms, segment 1's scales are FP16 too.
+        largest1 = Signal(5)
+        with m.If(reader.records.valid & record.segment & (finite > largest1)):
+            m.d.sync += largest1.eq(finite)
+
+        top = self._top(m, header, halved, transformed, (largest, largest1))
+        awaited = Signal()  # FP16 scales without a transform: the exponent is known after the last one
+        two = header.segment0 != header.channels
+        fp16 = header.metadata == KvMetadata.FP16
+        m.d.comb += awaited.eq(fp16 & ~entry.exact & (~transformed[0] | (two & ~transformed[1])))
+
+        mismatch = self._layout_check(m, reader, header, two)
+
+        # Positions through the multiplier: read, multiply, shift, pair.
+        position = Signal(range(channels + 1))
+        count = Cat(C(0, 3), header.channels + 1)
+        exact_count = Cat(C(0, 3), self.layout.channels + 1)
+        limit = Signal(range(channels + 1))
+        m.d.comb += limit.eq(Mux(entry.exact, exact_count, count))
+        issue, busy = Signal(), Signal()
+        known = Signal()
+        exists = position < limit
+        verdict = Signal()
+        m.d.comb += [
+            known.eq(~awaited | (written == count)),
+            # Padding positions need no scale; a block cut short never gets its scales but a verdict.
+            issue.eq(busy & (entry.exact | ~exists | (known & (position < written)) | verdict)),
+            self.address.eq(position),
+            self.exact.eq(entry.exact),
+            read.addr.eq(position),
+        ]
+        done = self._multiply(m, issue, position, exists, read.data, top)
+
+        job = self.job.payload
+        groups0 = Mux(header.format == KvFormat.K1, 0, header.segment0 + 1)
+        error, bare = Signal(4), Signal()
+        m.d.comb += [
+            job.rows.groups.eq(Mux(entry.exact, self.layout.channels, header.channels) + 1),
+            job.rows.groups0.eq(Mux(entry.exact, self.layout.channels + 1, groups0)),
+            job.rows.rows.eq(header.rows),
+            job.rows.odd.eq(entry.odd & ~entry.exact),
+            job.rows.exact.eq(entry.exact),
+            job.rows.final.eq(entry.final),
+            job.rows.bare.eq(bare),
+            job.rows.error.eq(error),
+            job.poison.eq(self.poison),
+            # 2^(M - W + 1) units of the aligned query, 2^(exponent - 13 - Wq); F4 for exact tokens.
+            job.unit.eq(top - (SCALE_BIAS + config.fold_bits - 1 + 13 + config.query_bits) + self.exponent),
+        ]
+        accepted = (header.format == KvFormat.K1) | (header.format == KvFormat.K2S)
+        flaw = Signal(4)
+        m.d.comb += flaw.eq(reader.verdicts.payload.error)
+        with m.If(reader.verdicts.payload.error == 0):
+            with m.If(~accepted):
+                m.d.comb += flaw.eq(KvError.FORMAT)
+            with m.Elif(mismatch):
+                m.d.comb += flaw.eq(AttentionError.LAYOUT)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [written.eq(0), largest.eq(1), largest1.eq(1), position.eq(0), verdict.eq(0)]
+                m.d.sync += [error.eq(0), bare.eq(0)]
+                with m.If(self.entries.valid & self.there):
+                    m.d.sync += busy.eq(1)
+                    m.next = "SCALES"
+            with m.State("SCALES"):
+                m.d.comb += reader.blocks.valid.eq(~entry.exact & ~verdict)
+                m.d.comb += reader.verdicts.ready.eq(~verdict)
+                with m.If(reader.verdicts.valid & ~verdict):
+                    m.d.sync += [verdict.eq(1), error.eq(flaw), bare.eq(reader.verdicts.payload.bare)]
+                with m.If(issue):
+                    m.d.sync += position.eq(position + 1)
+                    with m.If(position == channels - 1):
+                        m.d.sync += busy.eq(0)
+                with m.If(~busy & done & (verdict | entry.exact)):
+                    m.next = "JOB"
+            with m.State("JOB"):
+                m.d.comb += self.job.valid.eq(1)
+                with m.If(self.job.ready):
+                    m.d.comb += [self.entries.ready.eq(1), self.release.eq(entry.final)]
+                    m.next = "IDLE"
+        return m
+
+    def _top(self, m, header, halved, transformed, largest):
+        """M + SCALE_BIAS (F1): the largest over the segments of R + max(b, W - 1 - w); F4's for exact tokens."""
+        config = self.config
+        fold = config.fold_bits - 1
+        tops = []
+        for s in range(2):
+            width, bound, room = Signal(4, name=f"width{s}"), Signal(6, name=f"bound{s}"), Signal(5, name=f"room{s}")
+            result = Signal(7, name=f"top{s}")
+            code = header.exponent1 if s else header.exponent0
+            fp16 = header.metadata == KvMetadata.FP16
+            m.d.comb += width.eq(Mux(header.metadata == KvMetadata.F6, 7, Mux(fp16, 11, 8)))
+            m.d.comb += bound.eq(code + (SCALE_BIAS - 24))
+            with m.If(fp16 & ~transformed[s]):
+                m.d.comb += bound.eq(largest[s] + (SCALE_BIAS - 25))
+            m.d.comb += [
+                room.eq(Mux(width + self.bits[s] > fold, width + self.bits[s], fold)),
+                result.eq(bound + room - (halved if s == 0 else 0)),
+            ]
+            tops.append(result)
+        top = Signal(7)
+        two = header.segment0 != header.channels
+        with m.If(self.entries.payload.exact):
+            m.d.comb += top.eq(SCALE_BIAS + config.query_bits - 1)
+        with m.Else():
+            m.d.comb += top.eq(Mux(two & (tops[1] > tops[0]), tops[1], tops[0]))
+        return top
+
+    def _layout_check(self, m, reader, header, two):
+        """Whether the block's layout is another than the query's; right once the metadata have been read."""
+        layout = self.layout
+        differs = Signal()
+        with m.If(reader.start):
+            m.d.sync += differs.eq(0)
+        with m.Elif(reader.mask_strobe & (reader.byte != layout.mask.word_select(reader.byte_index[:4], 8))):
+            m.d.sync += differs.eq(1)
+        names = ("channels", "segment0", "transform0", "transform1")
+        return (differs & two) | Cat(header[name] != layout[name] for name in names).any()
+
+    def _multiply(self, m, issue, position, exists, scale, top):
+        """Memories; product; shift and round; pairs. Returns whether nothing is under way."""
+        config = self.config
+        width = config.fold_bits
+        exact = self.exact
+        valid = [Signal(name=f"valid{k}") for k in range(1, 4)]
+        places = [Signal.like(position, name=f"place{k}", reset_less=True) for k in range(1, 4)]
+        real = Signal(reset_less=True)
+        m.d.sync += [valid[0].eq(issue), places[0].eq(position), real.eq(exists)]
+        for before, after, place, following in zip(valid, valid[1:], places, places[1:], strict=False):
+            m.d.sync += [after.eq(before), following.eq(place)]
+
+        product = Signal(signed(config.transformed_bits + 11), reset_less=True)
+        amount = Signal(7, reset_less=True)
+        factor = Signal(signed(12))
+        m.d.comb += factor.eq(Mux(exact, 1, scale.g))
+        m.d.sync += [
+            product.eq(Mux(real, self.value * factor, 0)),
+            amount.eq(Mux(exact, config.query_bits - width, top - scale.r - (width - 1))),
+        ]
+        sign = product[-1]
+        magnitude = Signal(len(product) - 1)
+        m.d.comb += magnitude.eq((product[:-1] ^ sign.replicate(len(product) - 1)) + sign)
+        beyond = amount[6]
+        floor, up = round_shift(m, magnitude, amount[:6], "fold")
+        rounded = Signal(width)
+        limit = (1 << width - 1) - 1
+        m.d.comb += rounded.eq(floor[:width] + up)
+        clamped = Signal(width - 1)
+        m.d.comb += clamped.eq(Mux(rounded[-1], limit, rounded))
+        z = Signal(signed(width), reset_less=True)
+        m.d.sync += z.eq(Mux(beyond, 0, (Cat(clamped, C(0, 1)) ^ sign.replicate(width)) + sign))
+
+        # The even channel waits for the odd one; words of four pairs are written whole.
+        even = Signal(signed(width), reset_less=True)
+        pair = Signal(PairLayout(config))
+        m.d.comb += [pair.sum.eq(even + z), pair.difference.eq(even - z)]
+        place = places[2]
+        m.submodules.pairs = pairs = memory.Memory(
+            shape=data.ArrayLayout(PairLayout(config), PAIRS_PER_WORD),
+            depth=config.channels // (2 * PAIRS_PER_WORD),
+            init=[],
+        )
+        write, read = pairs.write_port(granularity=1), pairs.read_port()
+        with m.If(valid[2] & ~place[0]):
+            m.d.sync += even.eq(z)
+        m.d.comb += [
+            write.addr.eq(place[3:]),
+            write.en.eq(Mux(valid[2] & place[0], 1 << place[1:3], 0)),
+            read.addr.eq(self.word),
+            read.en.eq(1),
+            self.pairs.eq(read.data),
+        ]
+        for k in range(PAIRS_PER_WORD):
+            m.d.comb += write.data[k].eq(pair)
+        return ~(valid[0] | valid[1] | valid[2])

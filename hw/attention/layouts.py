@@ -1,0 +1,92 @@
+"""Payloads of the attention cores' streams, and what their parts tell each other."""
+
+from amaranth.lib import data
+
+from hw.fp32 import FP32
+from hw.kv.layouts import ERROR_BITS, Header
+from hw.spec.attention import BUS_BYTES
+from hw.spec.kv_block import MAX_HEAD_DIM
+
+__all__ = ["UNIT_BITS", "Job", "Layout", "PacketBeat", "PacketEntry", "QueryElement", "RowsJob", "Score", "Weight"]
+
+UNIT_BITS = 9
+"""Signed exponents of units; every one that can occur lies well within."""
+
+
+class PacketBeat(data.Struct):
+    """A beat of a packet: a block, or (``exact``) a run of slots; ``final``: the list's last packet. Both hold for
+    all beats of a packet."""
+
+    data: 8 * BUS_BYTES
+    last: 1
+    exact: 1
+    final: 1
+
+
+class PacketEntry(data.Struct):
+    """A packet that has begun: as :class:`hw.kv.layouts.BlockEntry`; of a run, ``exact`` and ``final`` alone count."""
+
+    header: Header
+    error: ERROR_BITS
+    bare: 1
+    odd: 1
+    exact: 1
+    final: 1
+
+
+class Layout(data.Struct):
+    """What the query is transformed for: header codes and mask of the key blocks that follow."""
+
+    mask: MAX_HEAD_DIM
+    channels: 4
+    segment0: 4
+    transform0: 2
+    transform1: 2
+
+
+class QueryElement(data.Struct):
+    """An FP16 element of a query, in channel order."""
+
+    value: 16
+    last: 1
+
+
+class Score(data.Struct):
+    """A row's score; ``value_scale`` of an exact row is the FP16 scale of its value."""
+
+    value: FP32
+    value_scale: 16
+    marked: 1
+    last: 1
+    final: 1
+
+
+class Weight(data.Struct):
+    """A row's probability (FP16), of an exact row with the scale of its value; ``last`` of its group."""
+
+    value: 16
+    scale: 16
+    exact: 1
+    last: 1
+
+
+class RowsJob(data.Struct):
+    """What the rows of a packet look like. ``groups0`` of the ``groups`` groups of 8 channels have 2-bit codes."""
+
+    groups: 5
+    groups0: 5
+    rows: 7
+    """Minus 1."""
+    odd: 1
+    exact: 1
+    final: 1
+    bare: 1
+    error: ERROR_BITS
+
+
+class Job(data.Struct):
+    """Rows, and what a score's integer is worth: ``2**unit``."""
+
+    rows: RowsJob
+    unit: UNIT_BITS
+    poison: 1

@@ -1,0 +1,138 @@
+"""From carry-save sums to FP32 scores."""
+
+from amaranth import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from hw.attention.float32 import SignedToFp32
+from hw.attention.layouts import UNIT_BITS, Score
+from hw.prealigned.compressor import compress
+from hw.prealigned.pe import RedundantSum
+from hw.spec.attention import AttentionConfig
+
+__all__ = ["QUEUE", "ScoreOut", "ScoreTag"]
+
+QUEUE = 16
+"""Scores that may be under way or wait for the consumer."""
+SCALE_BITS = 11
+DIGIT_BITS = 3
+DIGITS = 4
+
+
+class ScoreTag(data.Struct):
+    """What a sum is: ``calibrate``, the sum of a query's integers that S3 takes off exact rows; or a score. Bad scales
+    mark it."""
+
+    calibrate: 1
+    exact: 1
+    marked: 1
+    last: 1
+    final: 1
+    scale: 16
+    value_scale: 16
+
+
+class ScoreOut(wiring.Component):
+    """Equation S4 of docs/attention.md: sums resolved, times their scale in exact rows, rounded once to FP32.
+
+    A score per cycle from packed rows; exact ones are multiplied by 3 bits of their scale per cycle and must be 5
+    cycles apart. The caller sends a score only while ``room``.
+
+    Members
+    -------
+    i, tag, valid : In
+        A sum and what it is.
+    unit : In
+        log2 of the sums' unit; stable while they are under way.
+    room : Out
+        Another score may be sent off towards here, whether it arrives now or later.
+    sent : In
+        It has been.
+    bad_scale : Out
+        A scale was negative or not finite.
+    o : stream of Score, Out
+    """
+
+    def __init__(self, config: AttentionConfig):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(RedundantSum(config.score_bits)),
+                "tag": In(ScoreTag),
+                "valid": In(1),
+                "unit": In(signed(UNIT_BITS)),
+                "room": Out(1),
+                "sent": In(1),
+                "bad_scale": Out(1),
+                "o": Out(stream.Signature(Score)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        width = self.config.score_bits
+        product_bits = width + SCALE_BITS
+        correction = Signal(width, reset_less=True)
+        exact, tag = self.tag.exact, self.tag
+
+        # Cycle 1: resolve, in exact rows less the sum of the query's integers.
+        minus = (~correction) & exact.replicate(width)
+        rows = compress(m, self.i.total, self.i.carry, minus, width, "resolve", exact)
+        total = Signal(signed(width))
+        m.d.comb += total.eq(rows[0] + rows[1])
+        number, about, valid = Signal(signed(width), reset_less=True), Signal(ScoreTag, reset_less=True), Signal()
+        unit = Signal(signed(UNIT_BITS), reset_less=True)
+        exponent = tag.scale[10:15]
+        m.d.sync += valid.eq(0)
+        with m.If(self.valid):
+            with m.If(tag.calibrate):
+                m.d.sync += correction.eq(total)
+            with m.Else():
+                m.d.sync += [valid.eq(1), number.eq(total), about.eq(tag)]
+                # S4: r - 1, r = max(exponent, 1) - 25
+                scaled = self.unit + (exponent | ~exponent.any()) - 26
+                m.d.sync += unit.eq(Mux(exact, scaled, self.unit))
+
+        # Exact rows: four digits of the scale, the highest first.
+        digit = Signal(range(DIGITS + 1))
+        busy = digit != 0
+        product = Signal(signed(product_bits + 1), reset_less=True)
+        significand = Cat(about.scale[:10], about.scale[10:15].any(), C(0, 1))
+        bits = Signal(DIGIT_BITS)
+        m.d.comb += bits.eq(significand.word_select((digit - 1)[:2], DIGIT_BITS))
+        more = Signal(signed(width + DIGIT_BITS))
+        m.d.comb += more.eq(Mux(bits[0], number, 0) + Mux(bits[1], number << 1, 0) + Mux(bits[2], number << 2, 0))
+        with m.If(self.valid & exact & ~tag.calibrate):
+            m.d.sync += [digit.eq(DIGITS), product.eq(0)]
+        with m.Elif(busy):
+            m.d.sync += [digit.eq(digit - 1), product.eq((product << DIGIT_BITS) + more)]
+        done = Signal()
+        m.d.sync += done.eq(digit == 1)
+
+        m.submodules.convert = convert = SignedToFp32(product_bits)
+        bad = about.exact & (about.scale[15] | about.scale[10:15].all())
+        passing = (valid & ~about.exact) | done
+        m.d.comb += [
+            convert.i.eq(Mux(about.exact, product, number)),
+            convert.unit.eq(unit),
+            self.bad_scale.eq(passing & bad & ~about.marked),
+        ]
+        ready, flags = passing, Cat(about.value_scale, about.marked | bad, about.last, about.final)
+        for k in range(convert.latency):
+            after, kept = Signal(name=f"ready{k}"), Signal(len(flags), name=f"flags{k}", reset_less=True)
+            m.d.sync += [after.eq(ready), kept.eq(flags)]
+            ready, flags = after, kept
+
+        m.submodules.queue = queue = SyncFIFOBuffered(width=len(self.o.payload.as_value()), depth=QUEUE)
+        room = Signal(range(QUEUE + 1), init=QUEUE)
+        m.d.sync += room.eq(room - self.sent + (self.o.valid & self.o.ready))
+        m.d.comb += [
+            queue.w_data.eq(Cat(convert.o.as_value(), flags)),
+            queue.w_en.eq(ready),
+            self.o.payload.eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+            self.room.eq(room != 0),
+        ]
+        return m
