@@ -5,13 +5,23 @@ import numpy as np
 from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beat, Elements
 from hw.spec.kv_config import KvEngineConfig
+from hw.spec.kv_formats import KvTransform
 from sim.build import Built
 from sim.design import build_design
 from sim.job import Job, JobResult
 from sim.layout import pack, unpack
 from verif.kv.expected import Expected, expect
 
-__all__ = ["build_engine", "compare", "engine_job", "to_beats"]
+__all__ = ["CONFIGS", "build_engine", "compare", "engine_job", "to_beats"]
+
+_BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})
+CONFIGS = {
+    4: KvEngineConfig(lanes=4, transforms=_BOTH, scale_bits=11),
+    8: KvEngineConfig(lanes=8, transforms={KvTransform.WHT}, max_channels=64),
+    16: KvEngineConfig(lanes=16, transforms=_BOTH, scale_bits=11),
+    32: KvEngineConfig(lanes=32, transforms=_BOTH),
+}
+"""The engines that tests build, by lanes: each parameter has each of its values in one of them."""
 
 
 def build_engine(config: KvEngineConfig) -> Built:
