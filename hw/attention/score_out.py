@@ -74,7 +74,8 @@ class ScoreOut(wiring.Component):
         width = self.config.score_bits
         product_bits = width + SCALE_BITS
         correction = Signal(width, reset_less=True)
-        exact, tag = self.tag.exact, self.tag
+        tag = self.tag
+        exact = tag.exact & ~tag.calibrate
 
         # Cycle 1: resolve, in exact rows less the sum of the query's integers.
         minus = (~correction) & exact.replicate(width)
@@ -103,7 +104,7 @@ class ScoreOut(wiring.Component):
         m.d.comb += bits.eq(significand.word_select((digit - 1)[:2], DIGIT_BITS))
         more = Signal(signed(width + DIGIT_BITS))
         m.d.comb += more.eq(Mux(bits[0], number, 0) + Mux(bits[1], number << 1, 0) + Mux(bits[2], number << 2, 0))
-        with m.If(self.valid & exact & ~tag.calibrate):
+        with m.If(self.valid & exact):
             m.d.sync += [digit.eq(DIGITS), product.eq(0)]
         with m.Elif(busy):
             m.d.sync += [digit.eq(digit - 1), product.eq((product << DIGIT_BITS) + more)]
