@@ -35,8 +35,12 @@ class CoreBuild:
         Of 32, 64 and 128.
     max_inputs, max_outputs : int
         Largest K and N, 1..65535.
+    chunk, block_outputs, token_sets : int
+        How jobs are cut: docs/core.md, section 2.
     special_values : tuple of int
-        Values a special value may take, within +-16.
+        Values that FP3's special values may take, within +-16.
+    fp4_special_values : tuple of int
+        The same for FP4.
 
     Raises
     ------
@@ -52,11 +56,16 @@ class CoreBuild:
     group_sizes: tuple[int, ...] = GROUP_SIZES
     max_inputs: int = 1 << 14
     max_outputs: int = 1 << 14
+    chunk: int
+    block_outputs: int
+    token_sets: int
     special_values: tuple[int, ...]
+    fp4_special_values: tuple[int, ...]
 
     def __post_init__(self):
         ranges = {"rows": (1, 255), "columns": (1, 255), "lanes": (1, 255), "window": (0, 255)}
         ranges |= {"max_inputs": (1, 65535), "max_outputs": (1, 65535)}
+        ranges |= {"chunk": (1, 65535), "block_outputs": (1, 4095), "token_sets": (1, 15)}
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
@@ -65,6 +74,7 @@ class CoreBuild:
             "datatypes": tuple(Datatype),
             "group_sizes": GROUP_SIZES,
             "special_values": tuple(range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)),
+            "fp4_special_values": tuple(range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)),
         }
         for name, choices in allowed.items():
             values = getattr(self, name)
@@ -156,7 +166,7 @@ class CoreRegisters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.registers = registers = AxiLiteRegisters(load_map("core"))
-        m.submodules.specials = specials = SpecialValueFile(self.build.special_values)
+        m.submodules.specials = specials = SpecialValueFile(self.build.special_values, self.build.fp4_special_values)
         wiring.connect(m, wiring.flipped(self.bus), registers.bus)
         self._state_build(m, registers)
 
@@ -207,6 +217,9 @@ class CoreRegisters(wiring.Component):
             registers.build_datatypes.group_sizes.eq(sum(1 << GROUP_SIZES.index(size) for size in group_sizes)),
             registers.limits.inputs.eq(build.max_inputs),
             registers.limits.outputs.eq(build.max_outputs),
+            registers.build_blocks.chunk.eq(build.chunk),
+            registers.build_blocks.outputs.eq(build.block_outputs),
+            registers.build_blocks.token_sets.eq(build.token_sets),
         ]
 
     @property

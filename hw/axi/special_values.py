@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from amaranth import Const, Module, Signal, signed
+from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,13 +15,15 @@ __all__ = ["SpecialValueFile"]
 class SpecialValueFile(wiring.Component):
     """Special values of FP3 (0..3) and FP4 (4..7) as the bus writes and reads them.
 
-    They reset to BitMoD's (Table IV). A value outside ``allowed``, or one written while ``locked``, is refused: the old
+    They reset to BitMoD's (Table IV). A value that is not allowed, or one written while ``locked``, is refused: the old
     one stays.
 
     Parameters
     ----------
     allowed : collection of int
         Values that the build's decoder can represent, within +-16.
+    allowed_fp4 : collection of int
+        The same for FP4, where that differs.
 
     Members
     -------
@@ -36,11 +38,12 @@ class SpecialValueFile(wiring.Component):
         With ``write``: ``data`` is not allowed. Writes while ``locked`` are not reported here.
     """
 
-    def __init__(self, allowed: Collection[int]):
-        for value in allowed:
+    def __init__(self, allowed: Collection[int], allowed_fp4: Collection[int] | None = None):
+        allowed_fp4 = allowed if allowed_fp4 is None else allowed_fp4
+        for value in (*allowed, *allowed_fp4):
             if not isinstance(value, int) or abs(value) > SPECIAL_LIMIT:
                 raise ValueError(f"allowed must hold integers in -{SPECIAL_LIMIT}..{SPECIAL_LIMIT}, not {value!r}")
-        self.allowed = frozenset(allowed)
+        self.allowed = (frozenset(allowed), frozenset(allowed_fp4))
         super().__init__(
             {
                 "write": In(SPECIAL_VALUES),
@@ -54,15 +57,18 @@ class SpecialValueFile(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        representable = Signal()
-        with m.Switch(self.data):
-            with m.Case(*(Const(value, signed(8)) for value in sorted(self.allowed))):
-                m.d.comb += representable.eq(1)
-            with m.Default():
-                pass
+        half = SPECIAL_VALUES // 2
+        representable = Signal(len(self.allowed))
+        for index, allowed in enumerate(self.allowed):
+            with m.Switch(self.data):
+                with m.Case(*(Const(value, signed(8)) for value in sorted(allowed))):
+                    m.d.comb += representable[index].eq(1)
+                with m.Default():
+                    pass
+        good = Cat(bit.replicate(half) for bit in representable) & (~self.locked).replicate(SPECIAL_VALUES)
         m.d.comb += [
-            self.changed.eq(self.write & (representable & ~self.locked).replicate(SPECIAL_VALUES)),
-            self.refused.eq(self.write.any() & ~representable & ~self.locked),
+            self.changed.eq(self.write & good),
+            self.refused.eq((self.write & ~good).any() & ~self.locked),
         ]
         defaults = DEFAULT_SPECIAL_VALUES[Datatype.FP3] + DEFAULT_SPECIAL_VALUES[Datatype.FP4]
         for index, default in enumerate(defaults):

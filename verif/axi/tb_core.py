@@ -1,5 +1,6 @@
 """cocotb tests of the core's registers: jobs that start, jobs that are refused, errors, counters, interrupts."""
 
+import itertools
 import random
 
 import cocotb
@@ -10,7 +11,8 @@ from verif.axi.bus import Bus, reset, start_clock
 
 LIMIT = {"timeout_time": 4, "timeout_unit": "ms"}
 # Typed from the documentation, not read from the definition.
-BUILD, BUILD_DATATYPES, LIMITS, CONTROL, STATUS, ERROR = 0x08, 0x0C, 0x10, 0x20, 0x24, 0x28
+BUILD, BUILD_DATATYPES, LIMITS, BUILD_BLOCKS = 0x08, 0x0C, 0x10, 0x14
+CONTROL, STATUS, ERROR = 0x20, 0x24, 0x28
 ERROR_FLAGS, NUMERIC_FLAGS, IRQ_ENABLE, IRQ_STATUS = 0x2C, 0x30, 0x34, 0x38
 TOKENS, INPUTS, OUTPUTS, FORMAT, DATATYPES = 0x40, 0x44, 0x48, 0x4C, 0x50
 CYCLES, BUSY, STALL, MACS, SPECIAL = 0x80, 0x88, 0x90, 0x98, 0xC0
@@ -76,6 +78,7 @@ async def build(dut):
     assert await get(bus, BUILD) == 3 | 5 << 8 | 16 << 16 | 14 << 24
     assert await get(bus, BUILD_DATATYPES) == FP4 | FP3 | INT8 | 0b110 << 16
     assert await get(bus, LIMITS) == 16384 | 9000 << 16
+    assert await get(bus, BUILD_BLOCKS) == 512 | 96 << 16 | 2 << 28
     values = [await get(bus, SPECIAL + 4 * k) for k in range(8)]
     assert values == [v & 0xFF for v in (3, -3, 6, -6, 10, -10, 16, -16)]
 
@@ -244,13 +247,13 @@ async def stream_errors(dut):
 async def special_values(dut):
     """Taken if the build can represent them; else refused and the old one kept."""
     bus, _ = await begin(dut)
-    allowed = {-16, -10, -3, -6, 3, 6, 10, 16, 7, 0}
+    allowed = [{-16, -10, -3, -6, 3, 6, 10, 16, 7, 0}, {-16, -10, -3, -6, 3, 6, 10, 16, 5, 0}]
     expected = [3, -3, 6, -6, 10, -10, 16, -16]
     refusals = 0
-    for value in range(-128, 128):
-        index = value % 8
+    for value, fp4 in itertools.product(range(-128, 128), range(2)):
+        index = value % 4 + 4 * fp4
         await put(bus, SPECIAL + 4 * index, value & 0xFF)
-        if value in allowed:
+        if value in allowed[fp4]:
             expected[index] = value
         else:
             refusals += 1

@@ -32,7 +32,8 @@ def test_jobs_errors_and_counters(seed):
     ],
 )
 def test_impossible_builds_are_named(changes, message):
-    good = {"rows": 2, "columns": 2, "lanes": 4, "window": 16, "datatypes": (Datatype.FP4,), "special_values": (5,)}
+    good = {"rows": 2, "columns": 2, "lanes": 4, "window": 16, "datatypes": (Datatype.FP4,)}
+    good |= {"chunk": 128, "block_outputs": 16, "token_sets": 1, "special_values": (5,), "fp4_special_values": (5,)}
     CoreBuild(**good)
     with pytest.raises(ValueError, match=message):
         CoreBuild(**{**good, **changes})

@@ -20,7 +20,11 @@ BUILD = CoreBuild(
     group_sizes=(64, 128),
     max_inputs=16384,
     max_outputs=9000,
+    chunk=512,
+    block_outputs=96,
+    token_sets=2,
     special_values=(-16, -10, -3, -6, 3, 6, 10, 16, 7, 0),
+    fp4_special_values=(-16, -10, -3, -6, 3, 6, 10, 16, 5, 0),
 )
 
 
