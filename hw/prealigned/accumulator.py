@@ -22,7 +22,7 @@ class ScaledGroup(data.StructLayout):
 class RunningSums(wiring.Component):
     """Adds group sums to running sums in FP32, one rounding per group in the order in which they come (equation Q3).
 
-    One group per cycle; two groups of one sum must lie at least ``interval`` = 10 cycles apart, and more are not kept
+    One group per cycle; two groups of one sum must lie at least ``interval`` = 16 cycles apart, and more are not kept
     apart: the caller sees to it. ``o`` carries a sum ``latency`` cycles after its last group, for one cycle.
 
     Parameters
@@ -98,9 +98,13 @@ class RunningSums(wiring.Component):
         o, o_valid = Signal.like(self.o, reset_less=True), Signal()
         m.d.sync += [
             o_valid.eq(done.valid & done.last),
-            o.value.eq(Mux(done.error, CANONICAL_NAN, adder.o.as_value())),
+            o.value.eq(adder.o),
             o.index.eq(done.index),
             o.error.eq(done.error),
         ]
-        m.d.comb += [self.o.eq(o), self.o_valid.eq(o_valid)]
+        m.d.comb += [
+            self.o.eq(o),
+            self.o.value.eq(Mux(o.error, CANONICAL_NAN, o.value.as_value())),
+            self.o_valid.eq(o_valid),
+        ]
         return m

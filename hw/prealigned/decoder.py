@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import C, Cat, Const, Module, Mux, Signal
+from amaranth import C, Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -89,17 +89,18 @@ class DigitDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, lanes = self.config, self.config.lanes
-        # A lane looks at `key_bits` bits: of an integer and the bit below them, or a whole FP3 or FP4 code.
+        # A lane looks at some bits of an integer and the bit below them, or at an FP3 or FP4 code.
         floats = [d for d in config.datatypes if d in FP_MAGNITUDES]
-        key_bits = max(config.plane_bits + 1, *map(code_bits, floats), 0)
         tables = [(d, plane) for d in floats for plane in range(self.planes(d))]
-        views = sorted({self._view(d, p, key_bits) for d in config.datatypes for p in range(self.planes(d))})
+        views = {self._view(d, p) for d in config.datatypes if d not in floats for p in range(self.planes(d))}
+        # Where a bit of the integer's key may come from, for every bit of it.
+        sources = [sorted({view[bit] for view in views} - {ZERO}) for bit in range(config.plane_bits + 1)]
 
         # Cycle 1: what the datatype and the plane mean, for all lanes.
         meaning = data.StructLayout(
             {
-                "view": len(views),  # one-hot
-                "table": 1 + len(tables),  # one-hot, Booth recoding first
+                "sources": sum(map(len, sources)),  # one-hot for every bit of the key, or none
+                "table": len(tables),  # one-hot, or none
                 "float": len(floats),  # one-hot
                 "ternary": 1,
                 "known": 1,
@@ -113,7 +114,7 @@ class DigitDecoder(wiring.Component):
         codes, mask = Signal.like(self.i.codes, reset_less=True), Signal(lanes, reset_less=True)
         special, place = Signal(Special, reset_less=True), Signal(1 + len(self.i.plane), reset_less=True)
         is_fp4 = ~self.i.datatype[0]  # FP4 is 6 and FP3 7; of others it does not matter
-        self._look_up(m, about, views, tables, floats, key_bits)
+        self._look_up(m, about, sources, tables, floats)
         m.d.sync += [
             codes.eq(self.i.codes),
             mask.eq(self.i.mask & self.i_valid.replicate(lanes)),
@@ -121,49 +122,60 @@ class DigitDecoder(wiring.Component):
             place.eq(Cat(is_fp4, self.i.plane)),
         ]
 
-        # Cycle 2: every lane's key, and whether it is a special value; the special value's digit.
-        in_use, is_special, no_value = (Signal(lanes, reset_less=True) for _ in range(3))
+        # Cycle 2: every lane's key, 0 if there is none, and whether it is a special value; the special value's digit.
+        is_special, no_value = Signal(lanes, reset_less=True), Signal(lanes)
+        bad = Signal()
         special_digit = Signal(len(config.digits.multiples) + 1, reset_less=True)
         m.d.sync += [
             later.eq(about),
-            in_use.eq(mask & about.known.replicate(lanes)),
+            bad.eq(about.valid & (~about.known | (about.ternary & no_value.any()))),
             special_digit.eq(self._special_digit(m, special, place)),
         ]
-        keys = [Signal(key_bits, name=f"key{lane}", reset_less=True) for lane in range(lanes)]
-        for lane, (key, code) in enumerate(zip(keys, codes, strict=True)):
-            looks = [Cat(self._source(code, source) for source in view) for view in views]
+        keys = []
+        for lane, code in enumerate(codes):
             minus_zero = [
                 about.float[k] & (code[: code_bits(d)] == 1 << (code_bits(d) - 1)) for k, d in enumerate(floats)
             ]
+            lines = iter(about.sources)
+            integer = (
+                reduce(or_, (self._source(code, source) & next(lines) for source in known), C(0, 1))
+                for known in sources
+            )
+            number = Cat(
+                code[bit] & Cat(about.float[k] for k, d in enumerate(floats) if code_bits(d) > bit).any()
+                for bit in range(max(map(code_bits, floats), default=0))
+            )
+            key = Signal(
+                data.StructLayout({"integer": len(sources), "float": len(number)}), name=f"key{lane}", reset_less=True
+            )
+            keys.append(key)
             m.d.sync += [
-                key.eq(reduce(or_, (look & about.view[k].replicate(key_bits) for k, look in enumerate(looks)))),
-                is_special[lane].eq(reduce(or_, minus_zero, C(0, 1))),
-                no_value[lane].eq(about.ternary & (code[:2] == 0b10) & mask[lane]),
+                key.eq(Cat(*integer, number) & mask[lane].replicate(len(key.as_value()))),
+                is_special[lane].eq(reduce(or_, minus_zero, C(0, 1)) & mask[lane]),
             ]
+            m.d.comb += no_value[lane].eq((code[:2] == 0b10) & mask[lane])
 
         # Cycle 3: the digits.
         digits, control, reserved = Signal(self.digits.shape(), reset_less=True), Signal(Control), Signal()
         for lane, key in enumerate(keys):
             digit = self._digit(m, lane, key, later.table, tables)
-            digit = Mux(is_special[lane], special_digit, digit) & in_use[lane].replicate(len(special_digit))
+            digit |= special_digit & is_special[lane].replicate(len(special_digit))
             m.d.sync += [digits.select[lane].eq(digit[:-1]), digits.negative[lane].eq(digit[-1])]
         m.d.sync += [
             control.keep.eq(later.keep | ~later.valid),
             control.shift.eq(later.shift & later.valid),
             control.last.eq(later.last & later.valid),
-            reserved.eq(later.valid & (~later.known | no_value.any())),
+            reserved.eq(bad),
         ]
         m.d.comb += [self.digits.eq(digits), self.control.eq(control), self.reserved.eq(reserved)]
         return m
 
-    def _view(self, datatype, plane, key_bits):
+    def _view(self, datatype, plane):
         """Where each bit of the key comes from: a bit of the code, ``~`` one inverted, or the constants ZERO and ONE.
 
         The KV cache's types are two's complement numbers of few bits, or nearly.
         """
         bits = code_bits(datatype)
-        if datatype in FP_MAGNITUDES:
-            return (*range(bits), *[ZERO] * (key_bits - bits))
         number = {
             Datatype.BINARY: (ONE, ~0),
             Datatype.U2: (0, 1, ZERO),
@@ -171,8 +183,7 @@ class DigitDecoder(wiring.Component):
         }.get(datatype, tuple(range(bits)))
         first = self.config.plane_bits * plane - 1
         places = range(first, first + self.config.plane_bits + 1)
-        view = [number[min(place, len(number) - 1)] if place >= 0 else ZERO for place in places]
-        return (*view, *[ZERO] * (key_bits - len(view)))
+        return tuple(number[min(place, len(number) - 1)] if place >= 0 else ZERO for place in places)
 
     @staticmethod
     def _source(code, source):
@@ -180,7 +191,7 @@ class DigitDecoder(wiring.Component):
             return C(source == ONE, 1)
         return code[source] if source >= 0 else ~code[~source]
 
-    def _look_up(self, m, about, views, tables, floats, key_bits):
+    def _look_up(self, m, about, sources, tables, floats):
         i = self.i
         top = Signal()
         m.d.sync += [
@@ -196,10 +207,16 @@ class DigitDecoder(wiring.Component):
             for datatype in self.config.datatypes:
                 count = self.planes(datatype)
                 for plane in range(count):
-                    table = 1 + tables.index((datatype, plane)) if datatype in floats else 0
-                    view = views.index(self._view(datatype, plane, key_bits))
+                    is_float = datatype in floats
+                    table = 1 << tables.index((datatype, plane)) if is_float else 0
+                    view = [ZERO] * len(sources) if is_float else self._view(datatype, plane)
+                    lines = [source == view[bit] for bit, known in enumerate(sources) for source in known]
                     with m.Case(plane | datatype << len(i.plane)):
-                        m.d.sync += [about.known.eq(1), about.table.eq(1 << table), about.view.eq(1 << view)]
+                        m.d.sync += [
+                            about.known.eq(1),
+                            about.table.eq(table),
+                            about.sources.eq(Cat(map(C, lines))),
+                        ]
                         m.d.comb += top.eq(plane == count - 1)
             with m.Default():
                 m.d.comb += top.eq(1)
@@ -228,22 +245,22 @@ class DigitDecoder(wiring.Component):
         return found ^ (special.sign << len(digits.multiples))
 
     def _digit(self, m, lane, key, table, tables):
-        """The digit of a key: from Booth recoding or one of the tables, of which one is enabled."""
+        """The digit of a key: from Booth recoding or the table that is enabled; 0 gives 0 in each."""
         digits = self.config.digits
         bits = self.config.plane_bits + 1
         booth = Signal(len(digits.multiples) + 1, name=f"booth{lane}")
-        with m.Switch(key[:bits]):
+        with m.Switch(key.integer):
             for pattern in range(1 << bits):  # two's complement above the lowest bit, which counts once more
                 value = (pattern >> 1) + (pattern & 1) - (pattern >> (bits - 1) << (bits - 1))
                 with m.Case(pattern):
                     m.d.comb += booth.eq(self._encode(value))
-        found = booth & table[0].replicate(len(booth))
+        found = booth
         for index, (datatype, plane) in enumerate(tables):
             entry = Signal(len(booth), name=f"{datatype.name.lower()}_{plane}_{lane}")
             width = code_bits(datatype)
-            with m.Switch(key[:width]):
+            with m.Switch(key.float[:width]):
                 for code in range(1 << width):
                     with m.Case(code):
                         m.d.comb += entry.eq(self._encode(code_digits(datatype, code, digits)[plane]))
-            found |= entry & table[1 + index].replicate(len(booth))
+            found |= entry & table[index].replicate(len(booth))
         return found

@@ -9,13 +9,16 @@ from hw.prealigned.carry import add_select
 from hw.prealigned.compressor import compress
 from hw.prealigned.fp32_pipeline import IntegerToFp32
 from hw.prealigned.pe import RedundantSum
+from hw.prealigned.registers import delay
 from hw.spec.prealigned import PrealignedConfig
 
 __all__ = ["GroupDequantizer"]
 
 SCALE_BITS = 8
-RESOLVE = 2
+RESOLVE = 3
 """Cycles in which a carry-save sum becomes one number."""
+REDUCTION = (6, 4, 2)
+"""Rows of the product of magnitude and scale that are left after each cycle."""
 
 
 class GroupDequantizer(wiring.Component):
@@ -37,7 +40,7 @@ class GroupDequantizer(wiring.Component):
     o : FP32, Out
     """
 
-    latency = RESOLVE + 3 + RESOLVE + IntegerToFp32.latency
+    latency = RESOLVE + 1 + len(REDUCTION) + RESOLVE + IntegerToFp32.latency
 
     def __init__(self, config: PrealignedConfig):
         self.config = config
@@ -57,26 +60,19 @@ class GroupDequantizer(wiring.Component):
         m = Module()
         m.submodules.to_fp32 = to_fp32 = self._to_fp32
 
-        def delay(value, cycles, name):
-            for k in range(cycles):
-                register = Signal(len(value), name=f"{name}{k}", reset_less=True)
-                m.d.sync += register.eq(value)
-                value = register
-            return value
-
-        total = delay(add_select(m, self.i.total, self.i.carry, "resolve", segment_bits=8)[: self.sum_bits], 1, "sum")
-        scale = delay(self.scale, RESOLVE + 1, "scale")
+        total = delay(m, add_select(m, self.i.total, self.i.carry, "resolve", cycles=RESOLVE)[: self.sum_bits], "sum")
+        scale = delay(m, self.scale, "scale", RESOLVE + 1)
         # The magnitude is the one's complement plus 1 if negative, and that 1 becomes another row of the product.
         sign = total[-1]
-        magnitude = delay(total[:-1] ^ sign.replicate(self.sum_bits - 1), 1, "magnitude")
-        sign = delay(sign, 1, "negative")
+        magnitude = delay(m, total[:-1] ^ sign.replicate(self.sum_bits - 1), "magnitude")
+        sign = delay(m, sign, "negative")
         width = self.product_bits
         rows = [scale & sign.replicate(SCALE_BITS)]
         for k in range(SCALE_BITS):
             row = Signal(width, name=f"partial{k}")
             m.d.comb += row.eq(Cat(C(0, k), magnitude & scale[k].replicate(self.sum_bits - 1)))
             rows.append(row)
-        for step, target in enumerate((4, 2)):
+        for step, target in enumerate(REDUCTION):
             while len(rows) > target:
                 groups = min(len(rows) // 3, len(rows) - target)
                 summed = []
@@ -84,12 +80,12 @@ class GroupDequantizer(wiring.Component):
                     name = f"step{step}_{len(rows)}_{k}"
                     summed += compress(m, *rows[3 * k : 3 * k + 3], width, name, C(0, 1))
                 rows = summed + rows[3 * groups :]
-            rows = [delay(row, 1, f"step{step}_row{k}_") for k, row in enumerate(rows)]
-        product = delay(add_select(m, *rows, "product", segment_bits=10)[:width], 1, "product")
+            rows = [delay(m, row, f"step{step}_row{k}") for k, row in enumerate(rows)]
+        product = delay(m, add_select(m, *rows, "product", cycles=RESOLVE)[:width], "product")
         m.d.comb += [
             to_fp32.magnitude.eq(product),
-            to_fp32.sign.eq(delay(sign, 2 + RESOLVE, "sign")),
-            to_fp32.exponent.eq(delay(self.exponent, 2 * RESOLVE + 3, "exponent")),
+            to_fp32.sign.eq(delay(m, sign, "sign", len(REDUCTION) + RESOLVE)),
+            to_fp32.exponent.eq(delay(m, self.exponent, "exponent", 2 * RESOLVE + 1 + len(REDUCTION))),
             self.o.eq(to_fp32.o),
         ]
         return m

@@ -5,7 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.fp32 import FP32
-from hw.prealigned.carry import add_select, add_short, increment, leading_zeros, less_than
+from hw.prealigned.carry import add_both, add_select, increment, leading_zeros, less_than
+from hw.prealigned.registers import delay
 
 __all__ = ["IntegerToFp32", "NormalFp32Adder"]
 
@@ -33,7 +34,7 @@ class IntegerToFp32(wiring.Component):
         Registered.
     """
 
-    latency = 5
+    latency = 7
 
     def __init__(self, magnitude_bits: int, offset: int):
         if magnitude_bits not in range(25, 65):
@@ -44,57 +45,38 @@ class IntegerToFp32(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = len(self.magnitude)
-        # Cycles 1 to 3: shift the leading one to the top, by powers of two, two per cycle.
-        sign, exponent, value = self.sign, self.exponent, self.magnitude
-        levels = (width - 1).bit_length()
-        zeros = []
-        cuts = [0, levels // 3, 2 * levels // 3, levels]
-        for cycle in range(3):
-            for k in reversed(range(levels - cuts[cycle + 1], levels - cuts[cycle])):
-                none = Signal(name=f"none{k}")
-                moved = Signal(width, name=f"moved{k}")
-                m.d.comb += [
-                    none.eq(~value[-min(1 << k, width) :].any()),
-                    moved.eq(Mux(none, value << (1 << k), value)),
-                ]
-                zeros.insert(0, none)
-                value = moved
-            register = Signal(width, name=f"shifted{cycle}", reset_less=True)
-            m.d.sync += register.eq(value)
-            value = register
-            sign, exponent, zeros = self._delay(m, cycle, sign, exponent, zeros)
 
-        # Cycle 4: the exponent, with and without a carry out of the fraction; whether to round up.
-        below = width - 1 - FRACTION_BITS
-        guard, sticky = value[below - 1], value[: below - 1].any()
+        def register(value, name):
+            return delay(m, value, name)
+
+        # Cycles 1 and 2: how many zeros lie above the leading one.
+        zeros = Signal((width - 1).bit_length())
+        m.d.comb += zeros.eq(leading_zeros(m, self.magnitude, "zeros", cut=3))
+        zeros = register(zeros, "zeros2")
+        value = register(register(self.magnitude, "value1"), "value2")
         base = Signal(8)  # one more than the exponent: ~zeros is -zeros - 1
-        m.d.comb += base.eq(exponent + (128 - self._offset + width - 1))
-        wide_zeros = Cat(Cat(zeros), C(0, 8 - len(zeros)))
-        nonzero = value[-1]
-        lower, upper, up, sign_out = Signal(8), Signal(8), Signal(), Signal()
-        m.d.sync += [
-            lower.eq(add_short(m, base, ~wide_zeros, C(0, 1), "lower")[:8] & nonzero.replicate(8)),
-            upper.eq(add_short(m, base, ~wide_zeros, C(1, 1), "upper")[:8]),
-            up.eq(guard & (sticky | value[below])),
-            sign_out.eq(sign & nonzero),
-        ]
+        m.d.comb += base.eq(self.exponent + (128 - self._offset + width - 1))
+        base = register(register(base, "base1"), "base2")
 
-        # Cycle 5: round.
+        # Cycles 3 to 5: the leading one to the top; the exponent, with and without a carry out of the fraction.
+        exponents = add_both(m, base, ~Cat(zeros, C(0, 8 - len(zeros))), "exponent")
+        for cycle, first in ((3, 4), (4, 2), (5, 0)):
+            value = register((value << Cat(C(0, first), zeros[first : first + 2]))[:width], f"value{cycle}")
+            zeros = register(zeros[:first], f"zeros{cycle}") if first else zeros
+        lower, upper = (delay(m, e[:8], name, 2) for e, name in zip(exponents, ("lower", "upper"), strict=True))
+
+        # Cycle 6: whether to round up. Cycle 7: do it.
+        sign = delay(m, self.sign, "sign", 5)
+        below = width - 1 - FRACTION_BITS
+        guard, sticky, nonzero = value[below - 1], value[: below - 1].any(), value[-1]
+        up = register(guard & (sticky | value[below]), "up")
+        lower = register(lower & nonzero.replicate(8), "lower6")
+        upper = register(upper, "upper6")
+        sign = register(sign & nonzero, "sign6")
         rounded = increment(m, value[below:-1], up, "round")
-        packed = Signal(32, reset_less=True)
-        m.d.sync += packed.eq(Cat(rounded[:-1], Mux(rounded[-1], upper, lower), sign_out))
+        packed = register(Cat(rounded[:-1], Mux(rounded[-1], upper, lower), sign), "packed")
         m.d.comb += self.o.eq(packed)
         return m
-
-    @staticmethod
-    def _delay(m, cycle, sign, exponent, zeros):
-        delayed = []
-        for name, value in (("sign", sign), ("exponent", exponent), ("zeros", Cat(zeros))):
-            register = Signal(max(1, len(value)), name=f"{name}{cycle}", reset_less=True)
-            m.d.sync += register.eq(value)
-            delayed.append(register)
-        sign, exponent, packed = delayed
-        return sign, exponent, [packed[k] for k in range(len(zeros))]
 
 
 class NormalFp32Adder(wiring.Component):
@@ -114,7 +96,7 @@ class NormalFp32Adder(wiring.Component):
     o : FP32, Out
     """
 
-    latency = 8
+    latency = 14
 
     def __init__(self):
         super().__init__({"a": In(FP32), "b": In(FP32), "alone": In(1), "o": Out(FP32)})
@@ -123,61 +105,61 @@ class NormalFp32Adder(wiring.Component):
         m = Module()
 
         def register(value, name):
-            signal = Signal(len(value), name=name, reset_less=True)
-            m.d.sync += signal.eq(value)
-            return signal
+            return delay(m, value, name)
 
-        # Cycle 1: which is smaller, and by how many places.
+        # Cycles 1 and 2: which is smaller, and by how many places. (`before` is a's exponent less b's less 1.)
         a, b = self.a, self.b
-        swap = Signal()
+        swap = less_than(m, a.as_value()[:31], b.as_value()[:31], "compare")
+        before, gap = add_both(m, a.exponent, ~b.exponent, "gap", 3)
         alone = register(self.alone, "alone1")
-        m.d.comb += swap.eq(less_than(m, a.as_value()[:31], b.as_value()[:31], "compare") | alone)
-        gap_a = register((a.exponent - b.exponent)[:8], "gap_a")
-        gap_b = register((b.exponent - a.exponent)[:8], "gap_b")
-        a, b = FP32(register(a.as_value(), "a1")), FP32(register(b.as_value(), "b1"))
+        swap, alone = register(swap | alone, "swap2"), register(alone, "alone2")
+        gap_a, gap_b = register(gap[:8], "gap_a"), register(~before[:8], "gap_b")
+        a, b = (FP32(delay(m, v.as_value(), name, 2)) for v, name in ((a, "a"), (b, "b")))
 
-        # Cycle 2: order them; the first step of the alignment. 3 bits below: guard, round, sticky.
-        big, small = FP32(Mux(swap, b.as_value(), a.as_value())), FP32(Mux(swap, a.as_value(), b.as_value()))
+        # Cycle 3: order them. 3 bits below: guard, round, sticky.
+        big, small = Mux(swap, b.as_value(), a.as_value()), FP32(Mux(swap, a.as_value(), b.as_value()))
         gap = Mux(swap, gap_b, gap_a)
-        significand = Cat(C(0, 3), small.fraction, small.exponent.any()) & (~alone).replicate(27)
-        aligned = register(Mux(gap[0], significand[1:], significand), "aligned2")
-        gap = register(gap[1:5] | gap[5:].any().replicate(4), "gap2")  # 30 shifts everything out
-        one = register(Cat(big.fraction, big.exponent.any()), "one2")
-        subtract = register((a.sign ^ b.sign) & ~alone, "subtract2")
-        head = register(Cat(big.exponent, big.sign), "head2")
+        gap = register(gap[:5] | gap[5:].any().replicate(5), "gap3")  # 31 shifts everything out
+        small = register(Cat(C(0, 3), small.fraction, small.exponent.any()) & (~alone).replicate(27), "small3")
+        big = FP32(register(big, "big3"))
+        subtract = register((a.sign ^ b.sign) & ~alone, "subtract3")
 
-        # Cycle 3: the other steps of the alignment; what is lost goes into the sticky bit.
-        amount = Cat(C(0, 1), gap)
-        shifted = Signal(27)
-        m.d.comb += shifted.eq(aligned >> amount)
-        kept = (C((1 << 27) - 1, 27) << amount)[:27]
-        sticky = (aligned & ~kept).any()
-        two = register((shifted | sticky) ^ subtract.replicate(27), "two3")
-        one, subtract = register(one, "one3"), register(subtract, "subtract3")
-        head = register(Cat((head[:8] + 2)[:8], head[8]), "head3")
+        # Cycles 4 to 6: the alignment, short shifts first; what is lost goes into the lowest bit.
+        for cycle, first, bits in ((4, 0, 2), (5, 2, 2), (6, 4, 1)):
+            amount = Cat(C(0, first), gap[first : first + bits])
+            lost = (small & ~(C((1 << 27) - 1, 27) << amount)[:27]).any()
+            small = (small >> amount) | lost
+            if cycle < 6:
+                small, gap = register(small, f"small{cycle}"), register(gap, f"gap{cycle}")
+        subtract = delay(m, subtract, "subtract", 2)
+        two, subtract = register(small ^ subtract.replicate(27), "two"), register(subtract, "subtract6")
+        one = delay(m, Cat(big.fraction, big.exponent.any()), "one", 3)
+        sign = delay(m, big.sign, "sign", 10)
+        exponent = delay(m, (delay(m, big.exponent, "exponent", 1) + 2)[:8], "raised", 8)
 
-        # Cycles 4 and 5: add.
-        total = add_select(m, Cat(C(0, 3), one, C(0, 1)), Cat(two, subtract), "add", subtract)[:28]
-        total = register(total, "total5")
-        head = register(register(head, "head4"), "head5")
+        # Cycles 7 to 9: add.
+        total = add_select(m, Cat(C(0, 3), one, C(0, 1)), Cat(two, subtract), "add", subtract, 5, 3)[:28]
+        total = register(total, "total")
 
-        # Cycle 6: how far to normalize, and 16 places of it.
+        # Cycles 10 and 11: how far to normalize, and 16 places of it.
         zeros = Signal(5)
-        m.d.comb += zeros.eq(leading_zeros(m, total, "zeros"))
-        normalized = register(Mux(zeros[4], total << 16, total)[:28], "normalized6")
-        zeros, head = register(zeros, "zeros6"), register(head, "head6")
+        m.d.comb += zeros.eq(leading_zeros(m, total, "zeros", cut=3))
+        total = register(total, "total10")
+        normalized = register(Mux(zeros[4], total << 16, total)[:28], "normalized11")
+        zeros = register(zeros, "zeros11")
 
-        # Cycle 7: the rest; the exponent, with and without a carry out of the fraction (~zeros is -zeros - 1).
-        normalized = register((normalized << zeros[:4])[:28], "normalized7")
-        zeros = Cat(zeros, C(0, 3))
-        nonzero = ~zeros[2:5].all()  # 28 says there is no one
-        lower = register(add_short(m, head[:8], ~zeros, C(0, 1), "lower")[:8] & nonzero.replicate(8), "lower7")
-        upper = register(add_short(m, head[:8], ~zeros, C(1, 1), "upper")[:8], "upper7")
-        sign = register(head[8] & nonzero, "sign7")
+        # Cycles 12 and 13: the rest.
+        normalized = register((normalized << Cat(C(0, 2), zeros[2:4]))[:28], "normalized12")
+        zeros = register(zeros, "zeros12")
+        normalized = register((normalized << zeros[:2])[:28], "normalized13")
 
-        # Cycle 8: whether to round up. Then: do it.
-        up = register(normalized[3] & (normalized[4] | normalized[:3].any()), "up8")
+        # Cycle 14: the exponent, with and without a carry out of the fraction (~zeros is -zeros - 1); whether to round
+        # up. Then: do it.
+        lower, upper = add_both(m, exponent, ~Cat(zeros, C(0, 3)), "exponents")
+        nonzero = normalized[-1]
+        up = register(normalized[3] & (normalized[4] | normalized[:3].any()), "up")
+        lower, upper = register(lower[:8] & nonzero.replicate(8), "lower14"), register(upper[:8], "upper14")
         rounded = increment(m, normalized[4:27], up, "round")
-        exponent = Mux(rounded[-1], register(upper, "upper8"), register(lower, "lower8"))
-        m.d.comb += self.o.eq(Cat(rounded[:-1], exponent, register(sign, "sign8")))
+        sign = register(sign & nonzero, "sign14")
+        m.d.comb += self.o.eq(Cat(rounded[:-1], Mux(rounded[-1], upper, lower), sign))
         return m
