@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,8 @@ from golden.kv.config import PRESETS, CacheFormat
 from golden.kv.moments import model_moments
 from golden.kv.quantized import old_keys, old_values
 from golden.kv.released import ReleasedCache
-from golden.kv.table import MARKERS, ROWS, table
+from golden.kv.table import MARKERS, PAIRS, ROWS, table
+from golden.llm.capture import capture_kv
 from golden.llm.checkpoint import checkpoint_hash
 from golden.llm.perplexity import token_losses
 from golden.llm.store import replace_file
@@ -37,6 +39,7 @@ DROPPED = "dropped"
 """Name of the row in which old tokens are not kept at all."""
 OUT = Path("build/kv")
 HEAD_DIM = 64
+TIMED_LAYER, TIMED_TOKENS = 14, 784
 PROTOCOL = 1
 """Changes when the same format would give another result."""
 
@@ -111,8 +114,9 @@ def evaluate(
     Returns
     -------
     dict
-        ``protocol`` (hashes, window starts) and ``rows``: name, bits of keys and values, perplexity, kept, its standard
-        error over the windows (None for one window), and the losses per window.
+        ``protocol`` (hashes, window starts); ``rows``: name, bits of keys and values, perplexity, kept, its standard
+        error over the windows (None for one window), seconds of quantizing, and the losses per window; ``pairs``: by
+        how much more one format keeps than another, window by window.
     """
     results = _Results(Path(out) / "losses.json")
     starts = [i * tokens for i in range(windows)]
@@ -128,6 +132,17 @@ def evaluate(
                 progress.advance(task)
     exact, dropped = losses["fp16"], losses[DROPPED]
     rows = [_row(name, fmt, losses[name], exact, dropped) for name, fmt in entries.items()]
+    pairs = []
+    for better, plain in PAIRS.items():
+        if better in losses and plain in losses:
+            gain, error = _jackknife(
+                lambda new, old, *ends: _kept(new, *ends) - _kept(old, *ends),
+                losses[better],
+                losses[plain],
+                exact,
+                dropped,
+            )
+            pairs.append({"name": better, "than": plain, "gain": gain, "error": error})
     protocol = {
         "text_sha256": text_hash(),
         "checkpoint_sha256": checkpoint_hash(),
@@ -137,7 +152,7 @@ def evaluate(
         "recent": PRESETS["default"].recent,
         "torch": torch.__version__,
     }
-    return {"protocol": protocol, "rows": rows}
+    return {"protocol": protocol, "rows": rows, "pairs": pairs}
 
 
 def _kept(loss: float, exact: float, dropped: float) -> float:
@@ -145,28 +160,43 @@ def _kept(loss: float, exact: float, dropped: float) -> float:
     return (high - ppl) / (high - low)
 
 
-def _row(name: str, fmt: CacheFormat | None, losses: list[float], exact: list[float], dropped: list[float]) -> dict:
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
+def _jackknife(function: Callable[..., float], *losses: list[float]) -> tuple[float, float | None]:
+    """`function` of the means over windows, and its standard error (None for one window): it is a ratio of means."""
 
-    n = len(losses)
-    kept = _kept(mean(losses), mean(exact), mean(dropped))
-    error = None
-    if n > 1:  # jackknife: `kept` is a ratio of means
-        without = [
-            _kept(*(mean([x for j, x in enumerate(values) if j != i]) for values in (losses, exact, dropped)))
-            for i in range(n)
-        ]
-        error = math.sqrt((n - 1) / n * sum((x - mean(without)) ** 2 for x in without))
+    def without(left_out: int | None) -> float:
+        chosen = [[x for j, x in enumerate(values) if j != left_out] for values in losses]
+        return function(*(sum(values) / len(values) for values in chosen))
+
+    n = len(losses[0])
+    if n == 1:
+        return without(None), None
+    parts = [without(i) for i in range(n)]
+    return without(None), math.sqrt((n - 1) / n * sum((x - sum(parts) / n) ** 2 for x in parts))
+
+
+def quantizing_seconds(fmt: CacheFormat | None) -> float | None:
+    """Processor time per token to quantize keys and values of one layer of a real prefill; None where nothing is."""
+    if fmt is None or fmt.mode == "released" or fmt.key.code == fmt.value.code == "fp16":
+        return None
+    kv = capture_kv(TIMED_TOKENS)
+    make_old = _make_old(fmt)
+    start = time.process_time()
+    make_old(TIMED_LAYER, None, kv.k[TIMED_LAYER], kv.v[TIMED_LAYER])
+    return (time.process_time() - start) / TIMED_TOKENS
+
+
+def _row(name: str, fmt: CacheFormat | None, losses: list[float], exact: list[float], dropped: list[float]) -> dict:
+    kept, error = _jackknife(_kept, losses, exact, dropped)
     keys, values = (0.0, 0.0) if fmt is None else effective_bits(fmt, HEAD_DIM)
     return {
         "name": name,
         "bits_keys": keys,
         "bits_values": values,
-        "perplexity": math.exp(mean(losses)),
+        "perplexity": math.exp(sum(losses) / len(losses)),
         "perplexity_first_window": math.exp(losses[0]),
         "kept": kept,
         "kept_error": error,
+        "quantizing_seconds": quantizing_seconds(fmt),
         "losses": losses,
         "format": None if fmt is None else asdict(fmt),
     }

@@ -1,6 +1,6 @@
 """The table of formats, as Markdown, between the markers of a document."""
 
-__all__ = ["MARKERS", "ROWS", "table"]
+__all__ = ["MARKERS", "PAIRS", "ROWS", "table"]
 
 MARKERS = ("<!-- perplexity: begin (python -m golden.kv.evaluate) -->", "<!-- perplexity: end -->")
 
@@ -25,6 +25,14 @@ ROWS = {
 }
 """Preset -> what the table calls it, in the table's order."""
 
+PAIRS = {
+    "attention-keys": "default",
+    "attention-values": "default",
+    "attention": "default",
+    "keys-s2-attention": "keys-s2",
+}
+"""Preset rounded for attention -> the same stored format rounded to nearest."""
+
 
 def table(report: dict) -> str:
     """Markdown table of `golden.kv.evaluate.evaluate`'s report, with the protocol above it."""
@@ -34,8 +42,8 @@ def table(report: dict) -> str:
         f"{windows} x {tokens} tokens of text {protocol['text_sha256'][:12]}, checkpoint "
         f"{protocol['checkpoint_sha256'][:12]}; newest {protocol['recent']} and first {protocol['sinks']} exact.",
         "",
-        "| format | bits K / V | perplexity | kept | first window |",
-        "|---|---|---|---|---|",
+        "| format | bits K / V | perplexity | kept | first window | quantizing, us |",
+        "|---|---|---|---|---|---:|",
     ]
     for row in report["rows"]:
         bits = "-" if row["name"] == "dropped" else f"{row['bits_keys']:.2f} / {row['bits_values']:.2f}"
@@ -44,6 +52,13 @@ def table(report: dict) -> str:
             kept += f" ± {100 * row['kept_error']:.0f}"
         lines.append(
             f"| {ROWS.get(row['name'], row['name'])} | {bits} | {row['perplexity']:.2f} | {kept} | "
-            f"{row['perplexity_first_window']:.2f} |"
+            f"{row['perplexity_first_window']:.2f} | "
+            + ("- |" if row["quantizing_seconds"] is None else f"{1e6 * row['quantizing_seconds']:,.0f} |")
+        )
+    lines += ["", "Quantizing: processor time per token and layer, of 784 tokens, keys and values."]
+    for pair in report["pairs"]:
+        error = "" if pair["error"] is None else f" ± {100 * pair['error']:.0f}"
+        lines.append(
+            f"`{pair['name']}` keeps {100 * pair['gain']:.0f}{error} percentage points more than `{pair['than']}`."
         )
     return "\n".join(lines) + "\n"

@@ -130,20 +130,22 @@ def test_model_with_an_exact_cache_is_the_plain_model():
 
 @needs_llm
 def test_command_writes_report_and_table(tmp_path, capsys, monkeypatch):
-    losses = {"fp16": 2.0, "dropped": 3.0, "default": 2.4, "kivi": 2.6}
+    losses = {"fp16": 2.0, "dropped": 3.0, "default": 2.4, "kivi": 2.6, "attention": 2.3}
 
     def fake(fmt, start, tokens, **_):
         name = next((n for n in losses if PRESETS.get(n) == fmt), "dropped")
         return losses[name] + 0.01 * (start > 0)
 
     monkeypatch.setattr(evaluate, "window_loss", fake)
+    monkeypatch.setattr(evaluate, "quantizing_seconds", lambda fmt: fmt and 27e-6)
     document = tmp_path / "doc.md"
     document.write_text(f"before\n{table.MARKERS[0]}\nSTALE\n{table.MARKERS[1]}\nafter\n")
-    arguments = ["--windows", "2", "--tokens", "64", "--formats", "kivi", "default", "--out", str(tmp_path)]
+    arguments = ["--windows", "2", "--tokens", "64", "--formats", "kivi", "default", "attention"]
+    arguments += ["--out", str(tmp_path)]
     evaluate.main([*arguments, "--docs", str(document)])
     report = json.loads((tmp_path / "perplexity.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    assert list(rows) == ["fp16", "dropped", "kivi", "default"]
+    assert list(rows) == ["fp16", "dropped", "kivi", "default", "attention"]
     e = [math.exp(losses[n] + 0.005) for n in ("fp16", "dropped", "default")]
     assert rows["default"]["kept"] == pytest.approx((e[1] - e[2]) / (e[1] - e[0]))
     assert rows["default"]["perplexity"] == pytest.approx(e[2])
@@ -153,7 +155,10 @@ def test_command_writes_report_and_table(tmp_path, capsys, monkeypatch):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "STALE" not in text
-    assert "| 1.56 / 1.66 | 11.08 | 71% ± 0 | 11.02 |" in text
+    assert "| 1.56 / 1.66 | 11.08 | 71% ± 0 | 11.02 | 27 |" in text
+    gain = (math.exp(2.4) - math.exp(2.3)) / (math.exp(3) - math.exp(2))
+    assert report["pairs"][0]["gain"] == pytest.approx(gain)
+    assert f"`attention` keeps {100 * gain:.0f} ± 0 percentage points more than `default`." in text
     assert "1.56 / 1.66" in capsys.readouterr().out
     monkeypatch.setattr(evaluate, "window_loss", lambda *_a, **_k: pytest.fail("evaluated again"))
     evaluate.main(arguments)

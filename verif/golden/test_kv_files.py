@@ -9,7 +9,7 @@ import safetensors.numpy
 import torch
 from safetensors import safe_open
 
-from golden.kv.bits import cache_bits, effective_bits
+from golden.kv.bits import bits_table, cache_bits, effective_bits
 from golden.kv.cache import LayerCache
 from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat, preset
 from golden.kv.engine_model import decode
@@ -97,6 +97,16 @@ def test_bits_of_released_and_unquantized_formats():
     keys, values = effective_bits(fmt, 64)
     packed = 1280 - 16  # tokens 16 .. 1279 of 1500 are older than the newest 128 and in whole groups
     assert cache_bits(fmt, 64, 1500) == pytest.approx(((keys + values) * packed + 32 * (1500 - packed)) / 3000)
+
+
+def test_table_of_bits():
+    """Counts by hand: 144 of 4,096 tokens are exact in FP16 whatever the format; the paper counts codes."""
+    rows = {line.split("|")[1].strip(" *"): line for line in bits_table().splitlines()[2:]}
+    assert rows["FP16 cache"].endswith("| 16.00 | 16.00 | 16.00 | 16.00 (100.0%) |")
+    assert rows["old tokens dropped"].endswith(f"| {144 * 16 / 4096:.2f} (3.5%) |")
+    assert "| 1.50 | 1.58 | 1.54 | - |" in rows["VidKV as its paper counts: codes alone"]
+    assert any("| 3.50 | 3.00 | 3.25 |" in line for name, line in rows.items() if "as released" in name)
+    assert any("| 1.56 | 1.66 | 1.61 |" in line for name, line in rows.items() if name.startswith("default"))
 
 
 @pytest.mark.parametrize(
