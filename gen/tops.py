@@ -9,20 +9,23 @@ from amaranth.lib.wiring import Component
 
 from hw.accumulator import GroupAccumulator
 from hw.axi.column import PEColumnAxi
+from hw.axi.core import AcceleratorCoreAxi
 from hw.column import PEColumn
 from hw.decoder import TermDecoder
 from hw.dequantizer import BitSerialDequantizer, RescaledPE
 from hw.fp32 import Fp32Adder
 from hw.kv.axi import KvDequantizerAxi
 from hw.pe import BitSerialPE
+from hw.prealigned.pe import PrealignedPE
 from hw.spec import config
+from hw.spec.core import CORE_PRESETS, CoreConfig
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 from hw.unpacker import RowUnpacker
 
-__all__ = ["KV_ENGINES", "PRESETS", "Top", "kv_parameters", "tops"]
+__all__ = ["KV_ENGINES", "PRESETS", "Top", "core_parameters", "kv_parameters", "tops"]
 
-PRESETS = tuple(config.PRESETS)
+PRESETS = tuple(dict.fromkeys((*config.PRESETS, *CORE_PRESETS)))
 
 KV_ENGINES = {
     "paper": {
@@ -61,8 +64,34 @@ def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
     return asdict(engine) | {"transforms": [transform.name for transform in sorted(engine.transforms)]}
 
 
+def core_parameters(core: CoreConfig) -> dict[str, Any]:
+    """A core's parameters as the sidecar holds them: datatypes by name, digits as their multiples."""
+    datapath = asdict(core.datapath) | {
+        "digits": list(core.datapath.digits.multiples),
+        "datatypes": [datatype.name for datatype in core.datapath.datatypes],
+    }
+    return asdict(core) | {"datapath": datapath}
+
+
 def tops(preset: str) -> list[Top]:
-    """The tops of a preset, the integrated column first. Raises ValueError for an unknown preset, naming the known."""
+    """The tops of a preset, integrated ones first. Raises ValueError for an unknown preset, naming the known."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {PRESETS}, not {preset!r}")
+    core = core_tops(CORE_PRESETS[preset]) if preset in CORE_PRESETS else []
+    return [*core, *(column_tops(preset) if preset in config.PRESETS else [])]
+
+
+def core_tops(core: CoreConfig) -> list[Top]:
+    """The accelerator core and its PE."""
+    parameters = core_parameters(core)
+    return [
+        Top(name="core", component=partial(AcceleratorCoreAxi, core), parameters=parameters),
+        Top(name="prealigned_pe", component=partial(PrealignedPE, core.datapath), parameters=parameters["datapath"]),
+    ]
+
+
+def column_tops(preset: str) -> list[Top]:
+    """The column of bit-serial PEs, its parts, and the KV engines."""
     column = config.preset(preset)
     pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
     digits = {"digit_bits": column.digit_bits}
