@@ -5,7 +5,7 @@ import pytest
 from verif.kv.bench import CONFIGS, build_engine
 
 
-@pytest.fixture(scope="session", params=CONFIGS, ids=lambda lanes: f"{lanes} lanes")
+@pytest.fixture(scope="session", params=CONFIGS, ids=lambda lanes: f"lanes{lanes}")
 def engine(request):
     """(config, simulator) of each of ``CONFIGS``."""
     config = CONFIGS[request.param]

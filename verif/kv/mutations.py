@@ -1,0 +1,120 @@
+"""``python -m verif.kv.mutations``: the KV engine broken in many small ways (:mod:`verif.mutations`)."""
+
+import sys
+
+from verif.mutations import Mutation, run_all
+
+MARKERS = "<!-- mutations: python -m verif.kv.mutations -->", "<!-- end of mutations -->"
+LAYOUTS = "kv/test_formats.py::test_every_layout"
+DEFECTS = "kv/test_errors.py::test_every_defect[lanes8]"
+MUTATIONS = [
+    Mutation("byte 243 accepted", "kv/trits.py", ">= 3**TRITS_PER_BYTE", "> 3**TRITS_PER_BYTE", "kv/test_formal.py"),
+    Mutation("a digit of 2 taken for 1", "kv/trits.py", "two.eq(rest >= 2 * power)", "two.eq(0)", "kv/test_formal.py"),
+    Mutation(
+        "a packet that ends with its header is no error",
+        "kv/parser.py",
+        "Mux(end & (error == 0), KvError.SHORT, error)",
+        "error",
+        "kv/test_formal.py",
+    ),
+    Mutation(
+        "a valid that waits for ready", "stream.py", "self.o.ready | ~o_valid", "self.o.ready", "kv/test_formal.py"
+    ),
+    Mutation("version not checked", "kv/header.py", " | (header.version != VERSION)", "", DEFECTS),
+    Mutation(
+        "more rows than the bitmap has",
+        "kv/header.py",
+        "(header.span == 1) & header.rows[6]",
+        "0",
+        DEFECTS,
+    ),
+    Mutation(
+        "ones of the mask not counted",
+        "kv/metadata.py",
+        "counted != expected",
+        "0",
+        DEFECTS,
+    ),
+    Mutation(
+        "negative scale accepted",
+        "kv/scales.py",
+        "raw[15] | (field == 31)",
+        "field == 31",
+        DEFECTS,
+    ),
+    Mutation("padding of trits not checked", "kv/codes.py", "pad != 1 for", "0 for", DEFECTS),
+    Mutation(
+        "overflow one binade late",
+        "kv/fp16.py",
+        "rounded[10:] >= 31",
+        "rounded[10:] >= 32",
+        DEFECTS,
+    ),
+    Mutation(
+        "last error kept, not the first",
+        "kv/errors.py",
+        "(self.error == 0) | self.clear",
+        "1",
+        "kv/test_errors.py -k counter",
+    ),
+    Mutation(
+        "counter wraps", "kv/errors.py", "self.bad & ~self.count.all()", "self.bad", "kv/test_errors.py -k counter"
+    ),
+    Mutation("nearest, ties up", "kv/fp16.py", "half & (rest | fraction[0])", "half", f"{LAYOUTS}[lanes8]"),
+    Mutation(
+        "sticky bit of the last shift only",
+        "kv/values.py",
+        "sticky = sticky | lost",
+        "sticky = lost",
+        f"{LAYOUTS}[lanes8]",
+    ),
+    Mutation("negative zero", "kv/values.py", "Cat(bits, sign & (bits != 0))", "Cat(bits, sign)", f"{LAYOUTS}[lanes8]"),
+    Mutation(
+        "a multiple of zero pushes the minimum out",
+        "kv/values.py",
+        "(distance < 0) & (multiplier != 0)",
+        "distance < 0",
+        f"{LAYOUTS}[lanes8]",
+    ),
+    Mutation("6-bit scales of exponent 3", "kv/scales.py", "leading << 2", "leading << 3", f"{LAYOUTS}[lanes8]"),
+    Mutation("bitmap bytes one token apart", "kv/tokens.py", "base + 8", "base + 7", f"{LAYOUTS}[lanes8]"),
+    Mutation(
+        "Walsh-Hadamard difference negated",
+        "kv/wht.py",
+        "Mux(second, old - new,",
+        "Mux(second, new - old,",
+        f"{LAYOUTS}[lanes8]",
+    ),
+    Mutation(
+        "R1 and R2 floor",
+        "kv/rotate.py",
+        "(self.t + self.u) * cosine + half)",
+        "(self.t + self.u) * cosine)",
+        f"{LAYOUTS}[lanes4]",
+    ),
+    Mutation(
+        "imaginary part conjugated at n = 4",
+        "kv/rfft_pipeline.py",
+        "total[1] - words.d",
+        "total[1] + words.d + 0",
+        f"{LAYOUTS}[lanes4]",
+    ),
+    Mutation(
+        "a single set of tables",
+        "kv/engine.py",
+        "Signal(2, init=2)",
+        "Signal(2, init=1)",
+        "kv/test_rates.py::test_rates[lanes8]",
+    ),
+    Mutation(
+        "TLAST for the end of a token",
+        "kv/axi.py",
+        '"token_last": tag.token_last',
+        '"token_last": tag.last',
+        "kv/test_axi.py",
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(run_all(MUTATIONS, MARKERS, "docs/kv-verification.md"))
