@@ -221,7 +221,15 @@ class FoldUnit(wiring.Component):
         differs = Signal()
         with m.If(reader.start):
             m.d.sync += differs.eq(0)
-        with m.Elif(reader.mask_strobe & (reader.byte != layout.mask.word_select(reader.byte_index[:4], 8))):
+        with m.Elif(
+            reader.mask_strobe
+            & (
+                reader.byte
+                != layout.mask[: self.config.channels].word_select(
+                    reader.byte_index[: self.config.channels.bit_length() - 4], 8
+                )
+            )
+        ):
             m.d.sync += differs.eq(1)
         names = ("channels", "segment0", "transform0", "transform1")
         return (differs & two) | Cat(header[name] != layout[name] for name in names).any()
@@ -240,7 +248,7 @@ class FoldUnit(wiring.Component):
 
         product = Signal(signed(config.transformed_bits + 11), reset_less=True)
         amount = Signal(7, reset_less=True)
-        factor = Signal(signed(12))
+        factor = Signal(11)
         m.d.comb += factor.eq(Mux(exact, 1, scale.g))
         m.d.sync += [
             product.eq(Mux(real, self.value * factor, 0)),

@@ -110,6 +110,8 @@ class QueryUnit(wiring.Component):
                 m.d.sync += [seen[0].eq(0), seen[1].eq(0), stored[0].eq(0)]
                 with m.If(self.layout.valid):
                     m.d.sync += layout.eq(self.layout.payload)
+                    # Bits that no channel of this build has are never looked at.
+                    m.d.sync += layout.mask.eq(self.layout.payload.mask[:channels])
                     m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.comb += [

@@ -60,6 +60,7 @@ class ByteWindow(wiring.Component):
         m = Module()
         beat = self.i.payload
         held = Signal(8 * BUS_BYTES, reset_less=True)
+        # All of the held beat is used up only where nothing more is asked of it.
         position = Signal(range(BUS_BYTES + 1))
         pair = Cat(held, beat.data)
         shifted = pair
@@ -70,7 +71,7 @@ class ByteWindow(wiring.Component):
         end = Signal(range(2 * BUS_BYTES + 1))
         beyond = Signal()
         m.d.comb += [
-            self.window.eq(Mux(position[4], beat.data, shifted)),
+            self.window.eq(shifted),
             end.eq(position + self.bytes),
             beyond.eq(end > BUS_BYTES),
             self.there.eq(self.held & (~beyond | (self.i.valid & ~self.held_last))),

@@ -65,8 +65,8 @@ class AttentionConfig:
     """
 
     channels: int = 64
-    query_bits: int = 14
-    fold_bits: int = 12
+    query_bits: int = 12
+    fold_bits: int = 10
     weight_bits: int = 11
 
     def __post_init__(self):
