@@ -41,7 +41,7 @@ class ChannelStart(data.Struct):
 
 class ChannelEntry(data.Struct):
     """One word for a channel, or with ``start`` a :class:`ChannelStart` before its words. ``last`` of the pass;
-    ``cut``: the packet went on where it should have ended."""
+    ``cut``: the packet ended before the channel's last word, or went on where it should have ended."""
 
     word: WORD_BITS
     start: 1
@@ -108,7 +108,7 @@ class WeightReceiver(wiring.Component):
                 o.valid.eq(transfer & (starts | (pushing & awaited[row]))),
                 o.p.start.eq(starts),
                 o.p.last.eq(last | ~more[row]),
-                o.p.cut.eq(~more[row] & final & ~last),
+                o.p.cut.eq(Mux(last, more[row], final & ~more[row])),
                 o.p.word.eq(Mux(starts, start.as_value(), beat[row])),
             ]
             with m.If(beat[row].xor()):

@@ -1,0 +1,103 @@
+"""The core behind its AXI ports, bit for bit against exact arithmetic: ragged shapes, datatypes, traffic, rates."""
+
+import numpy as np
+import pytest
+
+from golden.core.job import CoreJob
+from golden.core.streams import Packets
+from hw.axi.core import AcceleratorCoreAxi
+from hw.spec.core import CoreConfig, core_preset
+from hw.spec.datatypes import Datatype, code_bits
+from sim.core_job import CoreRequest, run_core
+from sim.design import build_design
+from verif.core.reference import Group, Problem, products, scaled
+from verif.core.streams import activation_packets, read_results, result_beats, weight_packets
+
+TRAFFIC = [
+    {},
+    {"idle": {"s_axis_weights": 0.6, "s_axis_activations": 0.0}},
+    {"idle": {"s_axis_weights": 0.0, "s_axis_activations": 0.6}},
+    {"stall": 0.9},
+    {"idle": {"s_axis_weights": 0.3, "s_axis_activations": 0.3}, "stall": 0.3},
+]
+
+
+def core(name: str):
+    return build_design(AcceleratorCoreAxi(core_preset(name)), "accelerator_core_axi")
+
+
+def drawn(
+    rng: np.random.Generator,
+    sizes: tuple[int, int, int],
+    group_size: int,
+    datatypes: list[Datatype],
+    *,
+    fp16: bool = False,
+    wild: float = 0.4,
+) -> Problem:
+    """A job with normal activations, ``wild`` of them any finite FP16 number, and any codes, scales and selects."""
+    tokens, inputs, outputs = sizes
+    halves = rng.standard_normal((tokens, inputs)).astype(np.float16).view(np.uint16)
+    any_half = rng.integers(0, 0x7C00, (tokens, inputs), np.uint16) | rng.integers(0, 2, (tokens, inputs)) << 15
+    halves = np.where(rng.random((tokens, inputs)) < wild, any_half, halves).astype(np.uint16)
+
+    def group(count):
+        datatype = datatypes[rng.integers(len(datatypes))]
+        codes = rng.integers(0, 1 << code_bits(datatype), count)
+        if datatype == Datatype.TERNARY:
+            codes[codes == 2] = 3
+        return Group(datatype, int(rng.integers(4)), int(rng.integers(256)), codes.tolist())
+
+    rows = [[group(min(group_size, inputs - start)) for start in range(0, inputs, group_size)] for _ in range(outputs)]
+    span = rng.choice([1.0, 1e-12, 1e-38, 1e25], outputs, p=[0.7, 0.1, 0.1, 0.1])
+    scales = (rng.random(outputs) * span).astype(np.float32).view(np.uint32)
+    return Problem(group_size, halves, rows, scales.tolist(), fp16)
+
+
+def request(rng: np.random.Generator, config: CoreConfig, problem: Problem, **traffic) -> CoreRequest:
+    tokens, inputs, outputs = problem.sizes
+    kinds = frozenset(group.datatype for row in problem.rows for group in row)
+    job = CoreJob(
+        tokens=tokens,
+        inputs=inputs,
+        outputs=outputs,
+        group_size=problem.group_size,
+        datatypes=kinds,
+        fp16=problem.fp16,
+    )
+    weights, activations = weight_packets(problem, config, rng), activation_packets(problem, config, rng)
+    return CoreRequest(
+        job=job,
+        weights=Packets.join(weights),
+        activations=Packets.join(activations),
+        results=len(result_beats(config, problem)),
+        **traffic,
+    )
+
+
+def check(config: CoreConfig, problem: Problem, run) -> None:
+    """Every bit of the results, and what the registers say of the job."""
+    results, marks = read_results(run.beats, config, problem)
+    sums, want_marks = products(problem, config)
+    np.testing.assert_array_equal(results, scaled(problem, sums, want_marks))
+    np.testing.assert_array_equal(marks, want_marks)
+    registers = run.registers
+    assert registers["ERROR"] == registers["ERROR_FLAGS"] == 0
+    assert registers["STATUS"] == 2
+    assert registers["MACS"] == np.prod(problem.sizes)
+    assert registers["BUSY_CYCLES"] + registers["STALL_CYCLES"] <= registers["CYCLES"]
+
+
+@pytest.mark.sim
+def test_any_job(rng, seed):
+    """Sizes below, at and above every block size, one datatype or any mixture, each stream held up in turn."""
+    config = core_preset("tiny")
+    problems, requests = [], []
+    for index in range(40):
+        tokens, inputs, outputs = (int(rng.integers(1, most)) for most in (10, 40 if index % 4 else 210, 24))
+        kinds = list(Datatype) if index % 2 else [Datatype(int(rng.integers(1, 12)))]
+        problem = drawn(rng, (tokens, inputs, outputs), 32, kinds, fp16=bool(rng.integers(2)))
+        problems.append(problem)
+        requests.append(request(rng, config, problem, **TRAFFIC[index % len(TRAFFIC)]))
+    for problem, run in zip(problems, run_core(core("tiny"), config, requests, seed=seed), strict=True):
+        check(config, problem, run)
