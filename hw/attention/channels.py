@@ -146,9 +146,8 @@ class ChannelSums(wiring.Component):
         factors = [Signal(bits + shift, name=f"factor{r}", reset_less=True) for r, shift in enumerate(shifts)]
         with m.If(run & (phase == 0)):
             for r, shift in enumerate(shifts):
-                m.d.sync += factors[r].eq(
-                    Mux(batch_exact, Cat(C(0, shift), weights[r]), Mux(filled >= r, weights[r], 0))
-                )
+                there = filled >= r if r else C(1, 1)
+                m.d.sync += factors[r].eq(Mux(batch_exact, Cat(C(0, shift), weights[r]), Mux(there, weights[r], 0)))
         triples = []
         for r, factor in enumerate(factors):
             triple = Signal(len(factor) + 2, name=f"triple{r}")

@@ -123,9 +123,7 @@ class WeightAligner(wiring.Component):
     def _weight(self, m, blocked):
         """P1 of the weight at the input: (significand, exponent l, it is done in this cycle)."""
         weight = self.i.payload
-        p, g = (
-            Cat(part[:10], part[10:15].any()) for part in (weight.value, weight.scale)
-        )
+        p, g = (Cat(part[:10], part[10:15].any()) for part in (weight.value, weight.scale))
         e_p, e_g = (Cat(part[10] | ~part[10:15].any(), part[11:15]) for part in (weight.value, weight.scale))
         steps = -(-SIGNIFICAND_BITS // DIGIT_BITS)
         width = steps * DIGIT_BITS

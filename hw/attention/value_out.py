@@ -1,0 +1,232 @@
+"""Channel sums times their scales, added up over a list's groups in FP32, and out as FP16."""
+
+from amaranth import Array, C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.attention.channels import SUM_LANES
+from hw.attention.float32 import SignedToFp32
+from hw.attention.layouts import UNIT_BITS
+from hw.attention.value_rows import SumsJob
+from hw.fp32 import FP32, Fp32Adder
+from hw.fp32_multiplier import Fp32ToFp16
+from hw.kv.layouts import BlockEntry, Record
+from hw.spec.attention import PLANE_OFFSET, AttentionConfig
+from hw.spec.kv_formats import KvFormat
+
+__all__ = ["Value", "ValueOut"]
+
+BURST = 4
+"""Channels whose scales come before their minima do: as long as an addition takes."""
+SCALE_BITS = 11
+BIAS = 50 - 11
+"""P2's integers are worth 2^(L - 50 + 11 - weight_bits)."""
+
+
+class Value(data.Struct):
+    """An FP16 element of a list's result, in channel order."""
+
+    value: 16
+    marked: 1
+    last: 1
+
+
+class ValueOut(wiring.Component):
+    """Equations V2 to V6 of docs/attention.md: one subtractor, multiplier and FP32 adder for all channels.
+
+    ```
+    sums -> minus Y or 128 Y -> times g -> FP32 -> + --> results (memory) -> FP16 -> o
+    records ----------------------^                ^--------+
+    ```
+
+    A channel per cycle, as its record comes from the metadata reader; V2 takes two: four scales, then the same four
+    channels' minima. Latency 6 cycles. After a list's last group its elements leave, one per cycle.
+
+    Members
+    -------
+    channels : In
+        Head dim / 8 - 1; static.
+    jobs : stream of SumsJob, In
+        Taken when its sums have been read.
+    address, sums : Out, In
+        Of :class:`hw.attention.channels.ChannelSums`.
+    grant : Out
+        The metadata reader may start on a block.
+    records : stream of Record, In
+    verdicts : stream of BlockEntry, In
+    o : stream of Value, Out
+    """
+
+    def __init__(self, config: AttentionConfig, total_bits: int, address_bits: int):
+        self.config = config
+        self.total_bits = total_bits
+        super().__init__(
+            {
+                "channels": In(4),
+                "jobs": In(stream.Signature(SumsJob(total_bits))),
+                "address": Out(address_bits),
+                "sums": In(data.ArrayLayout(config.sum_bits, SUM_LANES)),
+                "grant": Out(1),
+                "records": In(stream.Signature(Record)),
+                "verdicts": In(stream.Signature(BlockEntry)),
+                "o": Out(stream.Signature(Value)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        job, record, verdict = self.jobs.payload, self.records.payload, self.verdicts.payload
+        channel_bits = (self.config.channels - 1).bit_length()
+        channel, following = Signal(channel_bits), Signal(channel_bits)
+        last_channel = Signal(channel_bits)
+        m.d.comb += last_channel.eq(Cat(C(7, 3), self.channels))
+
+        # Which channel, and whether it is its minimum's turn.
+        issue, second, affine = Signal(), Signal(), Signal()
+        place = Signal(range(BURST))
+        m.submodules.minima = minima = memory.Memory(shape=16, depth=BURST, init=[])
+        keep, recall = minima.write_port(), minima.read_port()
+        m.d.comb += [
+            affine.eq(job.words & (verdict.header.format == KvFormat.V2)),
+            keep.addr.eq(place),
+            keep.data.eq(record.minimum),
+            keep.en.eq(self.records.valid & self.records.ready),
+            recall.addr.eq(place),
+            recall.en.eq(1),
+        ]
+        m.d.comb += following.eq(channel + issue)
+        with m.If(issue):
+            m.d.sync += [channel.eq(following), place.eq(place + 1)]
+            with m.If(affine & (place == BURST - 1)):
+                m.d.sync += second.eq(~second)
+                with m.If(~second):
+                    m.d.sync += channel.eq(following - BURST)
+
+        first, marked = Signal(init=1), Signal()
+        idle, release = Signal(), Signal()
+        m.d.comb += self.jobs.ready.eq(release)
+        out_channel, out_following = Signal(channel_bits), Signal(channel_bits)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [channel.eq(0), place.eq(0), second.eq(0), out_channel.eq(0)]
+                with m.If(self.jobs.valid):
+                    m.d.sync += marked.eq(marked | job.marked)
+                    m.d.comb += self.grant.eq(job.words)
+                    m.next = "EXACT"
+                    with m.If(job.words):
+                        m.next = "BLOCK"
+                    with m.Elif(job.marked):
+                        m.next = "SETTLE"
+            with m.State("BLOCK"):
+                m.d.comb += [
+                    self.records.ready.eq(~second),
+                    issue.eq(self.records.valid | second),
+                    self.verdicts.ready.eq(~second),
+                ]
+                with m.If(self.verdicts.valid & ~second):
+                    m.d.sync += marked.eq(marked | (verdict.error != 0))
+                    m.next = "SETTLE"
+            with m.State("EXACT"):
+                m.d.comb += issue.eq(1)
+                with m.If(channel == last_channel):
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                with m.If(idle):
+                    m.d.sync += first.eq(0)
+                    m.next = "IDLE"
+                    with m.If(job.final):
+                        m.next = "OUT"
+                    with m.Else():
+                        m.d.comb += release.eq(1)
+            with m.State("OUT"):
+                # A cycle for the memory; then an element per transfer.
+                m.d.sync += self.o.valid.eq(1)
+                with m.If(self.o.valid & self.o.ready):
+                    m.d.comb += out_following.eq(out_channel + 1)
+                    m.d.sync += out_channel.eq(out_following)
+                    with m.If(out_channel == last_channel):
+                        m.d.sync += [self.o.valid.eq(0), first.eq(1), marked.eq(0)]
+                        m.d.comb += release.eq(1)
+                        m.next = "IDLE"
+                with m.Else():
+                    m.d.comb += out_following.eq(out_channel)
+
+        results = self._add(m, job, record, recall.data, channel, issue, second, first, idle)
+        m.submodules.narrow = narrow = Fp32ToFp16()
+        m.d.comb += [
+            results.addr.eq(out_following),
+            narrow.i.eq(results.data),
+            self.o.payload.value.eq(narrow.o),
+            self.o.payload.marked.eq(marked),
+            self.o.payload.last.eq(out_channel == last_channel),
+        ]
+        return m
+
+    def _add(self, m, job, record, minimum, channel, issue, second, first, idle):
+        """The pipeline from a channel's number to its running sum; gives the port that reads the results."""
+        bits = self.config.sum_bits
+
+        def register(value, name, shape=None):
+            signal = Signal(shape or len(value), name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        # Cycle 1: reads the sums.
+        lanes = SUM_LANES.bit_length() - 1
+        m.d.comb += self.address.eq(Cat(channel[lanes:], job.set))
+        lane, is_second = register(channel[:lanes], "lane"), register(second, "is_second")
+        scale, exponent = register(record.significand, "scale"), register(record.exponent, "scale_exponent")
+
+        # Cycle 2: what is multiplied. An exact group's scale is in its weights.
+        field = minimum[10:15]
+        g, e = Signal(SCALE_BITS), Signal(5)
+        with m.If(job.exact):
+            m.d.comb += [g.eq(1), e.eq(25)]
+        with m.Elif(is_second):
+            m.d.comb += [g.eq(Cat(minimum[:10], field.any())), e.eq(field)]
+        with m.Else():
+            m.d.comb += [g.eq(scale), e.eq(exponent)]
+        total = Array(self.sums[k] for k in range(SUM_LANES))[lane]
+        plus, minus = Signal(bits), Signal(bits)
+        negative = minimum[15]
+        m.d.comb += [
+            plus.eq(Mux(is_second, Mux(negative, 0, job.total), total)),
+            minus.eq(
+                Mux(is_second, Mux(negative, job.total, 0),
+                    Mux(job.exact, PLANE_OFFSET * job.total, Mux(job.ternary, job.total, 0)))
+            ),
+        ]  # fmt: skip
+        number = Signal(signed(bits + 1))
+        m.d.comb += number.eq(plus - minus)
+        m.submodules.convert = convert = SignedToFp32(bits + 1 + SCALE_BITS)
+        unit = Signal(signed(UNIT_BITS))
+        m.d.comb += unit.eq((e | ~e.any()) + job.exponent - (25 + BIAS + self.config.weight_bits))
+        product = register(number * g, "product", signed(bits + 1 + SCALE_BITS))
+        m.d.comb += [convert.i.eq(product), convert.unit.eq(register(unit, "unit", signed(UNIT_BITS)))]
+
+        # Cycles 3 and 4: to FP32. Cycles 5 and 6: the addition; the results are read the cycle before.
+        m.submodules.adder = adder = Fp32Adder()
+        stages = 2 + convert.latency + adder.latency
+        adding = 2 + convert.latency
+        valids, channels, fresh = [issue], [channel], first & ~second
+        for k in range(stages):
+            valid = Signal(name=f"valid{k}")
+            m.d.sync += valid.eq(valids[-1])
+            valids.append(valid)
+            channels.append(register(channels[-1], f"channel{k}"))
+            if k < adding:
+                fresh = register(fresh, f"fresh{k}")
+        m.submodules.results = results = memory.Memory(shape=FP32, depth=self.config.channels, init=[])
+        write, before, after = results.write_port(), results.read_port(), results.read_port()
+        m.d.comb += [
+            before.addr.eq(channels[adding - 1]),
+            before.en.eq(1),
+            after.en.eq(1),
+            adder.a.eq(Mux(fresh, 0, before.data.as_value())),
+            adder.b.eq(convert.o),
+            write.addr.eq(channels[stages]),
+            write.data.eq(adder.o),
+            write.en.eq(valids[stages]),
+            idle.eq(~Cat(valids[1:]).any()),
+        ]
+        return after

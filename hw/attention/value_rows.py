@@ -1,0 +1,265 @@
+"""Rows of value packets, step by step into the channel sums, beside the weights of their group."""
+
+from amaranth import C, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.attention.layouts import PacketEntry
+from hw.attention.rows import ByteWindow
+from hw.attention.value_codes import ValueCodes
+from hw.attention.weights import WEIGHT_EXPONENT_BITS
+from hw.kv.layouts import ERROR_BITS, Beat
+from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig, AttentionError
+from hw.spec.kv_config import KvError
+from hw.spec.kv_formats import KvFormat
+
+__all__ = ["SumsJob", "ValueRows"]
+
+
+class SumsJob(data.StructLayout):
+    """A group is in the sums, or a packet had none: what :class:`hw.attention.value_out.ValueOut` has to know.
+
+    ``words``: the packet's words wait in the metadata reader. ``ternary``: digits minus 1; ``exact``: codes plus 128.
+    ``total`` Y, ``exponent`` L. ``set`` of the sums. ``marked``: nothing but the mark counts. ``final``: the list ends.
+    """
+
+    def __init__(self, total_bits):
+        super().__init__(
+            {
+                "total": total_bits,
+                "exponent": WEIGHT_EXPONENT_BITS,
+                "set": 1,
+                "words": 1,
+                "ternary": 1,
+                "exact": 1,
+                "marked": 1,
+                "final": 1,
+            }
+        )
+
+
+class ValueRows(wiring.Component):
+    """Takes packets apart into steps, pairs rows with weights, and says when a group is complete.
+
+    A packed block is a group; a run of exact tokens is one or more, as the weights say. Every packet uses up a group of
+    weights, or a run as many as it needs. A step takes a cycle, an exact token's scale another; between two blocks pass
+    3 cycles and those of the words.
+
+    Members
+    -------
+    channels : In
+        Head dim / 8 - 1; static.
+    entries : stream of PacketEntry, In
+    cut : In
+        The packet's words end it: it has no rows.
+    rows : stream of Beat(128), In
+    y, there, weights_last, next, release, weights_exact, weights_bad, exponent
+        Of :class:`hw.attention.weights.WeightAligner`.
+    codes, step, row_last, last, exact, valid, ready, abort, total, set
+        Of :class:`hw.attention.channels.ChannelSums`.
+    jobs : stream of SumsJob, Out
+    error, error_strobe : Out
+    """
+
+    def __init__(self, config: AttentionConfig, total_bits: int):
+        self.config = config
+        super().__init__(
+            {
+                "channels": In(4),
+                "entries": In(stream.Signature(PacketEntry)),
+                "cut": In(1),
+                "rows": In(stream.Signature(Beat(8 * BUS_BYTES))),
+                "there": In(1),
+                "weights_last": In(1),
+                "weights_exact": In(1),
+                "weights_bad": In(1),
+                "exponent": In(WEIGHT_EXPONENT_BITS),
+                "next": Out(1),
+                "release": Out(1),
+                "codes": Out(data.ArrayLayout(2, LANES)),
+                "step": Out(1),
+                "row_last": Out(1),
+                "last": Out(1),
+                "exact": Out(1),
+                "valid": Out(1),
+                "ready": In(1),
+                "abort": Out(1),
+                "total": In(total_bits),
+                "set": In(1),
+                "jobs": Out(stream.Signature(SumsJob(total_bits))),
+                "error": Out(ERROR_BITS),
+                "error_strobe": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.window = window = ByteWindow()
+        m.submodules.select = select = ValueCodes()
+        wiring.connect(m, wiring.flipped(self.rows), window.i)
+        entry = self.entries.payload
+        header = entry.header
+
+        # The packet in work.
+        ternary, exact, final, words, odd = (Signal(name=n) for n in ("ternary", "exact", "final", "words", "odd"))
+        rows, row = Signal(7), Signal(7)
+        step, plane = Signal(), Signal(range(PLANES + 1))
+        marked, broken, ended = Signal(), Signal(), Signal()
+        at_scale = plane == PLANES
+
+        upper = self.channels[3]
+        steps_end = step | ~upper | at_scale if self.config.steps == 2 else C(1, 1)
+        m.d.comb += [
+            select.window.eq(window.window),
+            select.ternary.eq(ternary),
+            select.groups.eq(Mux(steps_end, self.channels[:3], LANES // 8 - 1)),
+            # A slot ends with its scale and padding: 16 bytes, or 8 where those complete a beat.
+            window.bytes.eq(Mux(at_scale, Mux(self.channels[0], 16, 8), select.bytes)),
+            window.half.eq(odd),
+            self.codes.eq(select.codes),
+            self.step.eq(step),
+            self.exact.eq(exact),
+        ]
+
+        def fail(code):
+            m.d.comb += [self.error.eq(code), self.error_strobe.eq(1)]
+            m.d.sync += marked.eq(1)
+
+        def give_up(code, following):
+            """The group is lost."""
+            fail(code)
+            m.d.comb += self.abort.eq(1)
+            m.d.sync += broken.eq(1)
+            m.next = following
+
+        # The group that is complete, until the sums have been taken.
+        job, pending = Signal(self.jobs.payload.shape(), reset_less=True), Signal()
+        m.d.comb += [self.jobs.payload.eq(job), self.jobs.valid.eq(pending)]
+        with m.If(self.jobs.valid & self.jobs.ready):
+            m.d.sync += pending.eq(0)
+
+        def hand_over(end):
+            m.d.comb += self.release.eq(1)
+            m.d.sync += [
+                pending.eq(1),
+                job.total.eq(self.total),
+                job.exponent.eq(self.exponent),
+                job.set.eq(~self.set),
+                job.words.eq(words),
+                job.ternary.eq(ternary),
+                job.exact.eq(exact),
+                job.marked.eq(marked | self.weights_bad | broken),
+                job.final.eq(final & end),
+                row.eq(0),
+                plane.eq(0),
+                step.eq(0),
+            ]
+            with m.If(self.weights_bad & ~broken):
+                m.d.comb += [self.error.eq(AttentionError.WEIGHT), self.error_strobe.eq(1)]
+
+        refused = Signal(ERROR_BITS)
+        with m.If(~entry.exact):
+            with m.If(entry.error != 0):
+                m.d.comb += refused.eq(entry.error)
+            with m.Elif(((header.format != KvFormat.V158) & (header.format != KvFormat.V2)) | (header.transform0 != 0)):
+                m.d.comb += refused.eq(KvError.FORMAT)
+            with m.Elif(header.channels != self.channels):
+                m.d.comb += refused.eq(AttentionError.LAYOUT)
+
+        row_end, group_end = Signal(), Signal()
+        with m.FSM():
+            with m.State("ENTRY"):
+                m.d.comb += [self.entries.ready.eq(1), select.start.eq(1)]
+                m.d.sync += [
+                    ternary.eq(~entry.exact & (header.format == KvFormat.V158)),
+                    exact.eq(entry.exact),
+                    final.eq(entry.final),
+                    rows.eq(header.rows),
+                    odd.eq(entry.odd & ~entry.exact),
+                    words.eq(~entry.exact & (entry.error == 0)),
+                    marked.eq(0),
+                    broken.eq(0),
+                    ended.eq(0),
+                ]
+                with m.If(self.entries.valid):
+                    m.next = "PREFIX"
+                    with m.If(refused != 0):
+                        give_up(refused, "PREFIX")
+                    with m.If(~entry.exact & (entry.error != 0)):
+                        m.next = "LOST"
+            with m.State("PREFIX"):
+                m.d.comb += window.start.eq(1)
+                with m.If(self.cut):
+                    # The metadata reader reports it.
+                    m.d.sync += [broken.eq(1), marked.eq(1)]
+                    m.next = "LOST"
+                with m.Elif(window.held):
+                    m.next = "ROWS"
+                    with m.If(broken):
+                        m.next = "DRAIN"
+            with m.State("ROWS"):
+                wrong = Signal()
+                m.d.comb += [
+                    row_end.eq(Mux(exact, at_scale, steps_end)),
+                    group_end.eq(row_end & Mux(exact, self.weights_last, row == rows)),
+                    # A block's weights end with its rows; a run's with the packet. Else they belong elsewhere.
+                    wrong.eq(self.there & ((self.weights_exact != exact) | (
+                        Mux(exact, at_scale & window.there & window.ends & ~self.weights_last,
+                            steps_end & (self.weights_last != (row == rows)))))),
+                    self.row_last.eq(steps_end),
+                    self.last.eq(steps_end & Mux(exact, (plane == PLANES - 1) & self.weights_last, row == rows)),
+                    window.stay.eq(Mux(exact, window.ends, group_end)),
+                ]  # fmt: skip
+                go, free = Signal(), Signal()
+                m.d.comb += [
+                    # A run's group is handed over with its last row, a block's once its end is seen.
+                    free.eq(Mux(at_scale, ~group_end | ~pending, self.ready)),
+                    go.eq(window.there & self.there & free & ~wrong),
+                    window.take.eq(go),
+                    select.take.eq(go),
+                    self.valid.eq(window.there & self.there & ~at_scale & ~wrong),
+                    self.next.eq(go & row_end),
+                ]
+                with m.If(go):
+                    m.d.sync += step.eq(~steps_end)
+                    with m.If(exact & steps_end):
+                        m.d.sync += plane.eq(Mux(at_scale, 0, plane + 1))
+                    with m.If(row_end):
+                        m.d.sync += row.eq(row + 1)
+                    with m.If(select.invalid):
+                        fail(KvError.TRIT)
+                    with m.Elif(group_end & select.padding):
+                        fail(KvError.PADDING)
+                    with m.If(group_end & ~exact):
+                        m.next = "END"
+                    with m.If(at_scale):
+                        with m.If(group_end):
+                            hand_over(window.ends)
+                        with m.If(window.ends):
+                            m.d.sync += ended.eq(1)
+                            m.next = "END"
+                with m.Elif(window.there & wrong):
+                    give_up(AttentionError.WEIGHT, "DRAIN")
+                with m.Elif(window.short):
+                    give_up(KvError.SHORT, "DRAIN")
+            with m.State("END"):
+                # The rows' last beat is held: it must be the packet's last.
+                with m.If(window.held & (~pending | ended)):
+                    m.d.comb += window.skip.eq(1)
+                    with m.If(window.held_last):
+                        with m.If(~ended):
+                            hand_over(1)
+                        m.next = "ENTRY"
+                    with m.Else():
+                        give_up(KvError.LONG, "DRAIN")
+            with m.State("DRAIN"):
+                with m.If(window.held):
+                    m.d.comb += window.skip.eq(1)
+                    with m.If(window.held_last):
+                        m.next = "LOST"
+            with m.State("LOST"):
+                # The group that this packet has used up.
+                with m.If(self.there & ~pending):
+                    hand_over(1)
+                    m.next = "ENTRY"
+        return m
