@@ -14,7 +14,8 @@ from hw.spec.kv_formats import KvFormat, KvMetadata
 
 __all__ = ["PAIRS_PER_WORD", "FoldUnit", "PairLayout"]
 
-PAIRS_PER_WORD = 4
+PAIRS_PER_WORD = 8
+INDEX_BITS = 3
 SCALE_BIAS = 26
 """r + 26 is never negative: FP16 scales have r >= -24, integer ones E >= -24, K2 one less."""
 
@@ -267,7 +268,7 @@ class FoldUnit(wiring.Component):
         z = Signal(signed(width), reset_less=True)
         m.d.sync += z.eq(Mux(beyond, 0, (Cat(clamped, C(0, 1)) ^ sign.replicate(width)) + sign))
 
-        # The even channel waits for the odd one; words of four pairs are written whole.
+        # The even channel waits for the odd one; words of several are read at once.
         even = Signal(signed(width), reset_less=True)
         pair = Signal(PairLayout(config))
         m.d.comb += [pair.sum.eq(even + z), pair.difference.eq(even - z)]
@@ -281,8 +282,8 @@ class FoldUnit(wiring.Component):
         with m.If(valid[2] & ~place[0]):
             m.d.sync += even.eq(z)
         m.d.comb += [
-            write.addr.eq(place[3:]),
-            write.en.eq(Mux(valid[2] & place[0], 1 << place[1:3], 0)),
+            write.addr.eq(place[1 + INDEX_BITS :]),
+            write.en.eq(Mux(valid[2] & place[0], 1 << place[1 : 1 + INDEX_BITS], 0)),
             read.addr.eq(self.word),
             read.en.eq(1),
             self.pairs.eq(read.data),

@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.dot import DotArray
-from hw.attention.fold import FoldUnit
+from hw.attention.fold import PAIRS_PER_WORD, FoldUnit
 from hw.attention.layouts import Job, Layout, PacketBeat, QueryElement, Score
 from hw.attention.packets import PacketFront
 from hw.attention.query import QueryUnit
@@ -49,7 +49,7 @@ class ScoreCore(wiring.Component):
     ```
 
     A packed row of up to 64 channels takes a cycle, an exact one five (four digit planes and its scale); from 72
-    channels on twice as many. Between packets pass 11 cycles (19 in builds for 128 channels), if the next one's prefix
+    channels on twice as many. Between packets pass 7 cycles (11 in builds for 128 channels), if the next one's prefix
     has come 90 cycles before: the fold works while the rows before are multiplied.
 
     K1 and K2S, with ``wht`` or without; other formats are refused with FORMAT.
@@ -136,7 +136,7 @@ class ScoreCore(wiring.Component):
         """Plays packets: pairs into the array, then rows step by step."""
         rows = now.rows
         word, loading = Signal.like(fold.word), Signal()
-        last_word = self.config.channels // 8 - 1
+        last_word = self.config.channels // (2 * PAIRS_PER_WORD) - 1
         row, step, plane = Signal(7), Signal(), Signal(range(PLANES + 1))
         at_scale = plane == PLANES
 

@@ -1,0 +1,287 @@
+"""``python -m gen.attention_cost``: gate-cycles of attention from codes against dequantize-then-multiply.
+
+Gate-cycles of a decoding step are gate equivalents times the cycles for which they are allocated, idle ones included,
+per query head and token. Both routes are synthesized by one recipe; each takes the number of lanes that suits it. The
+cycles are those of the formulas here, which `verif/attention/test_cost.py` checks against simulations.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from amaranth.lib.wiring import Component
+
+from hw.attention.baseline import DequantizedDot, DequantizedSum
+from hw.attention.channels import ChannelSums
+from hw.attention.dot import DotArray
+from hw.attention.fold import PAIRS_PER_WORD, FoldUnit
+from hw.attention.query import QueryUnit
+from hw.attention.score import ScoreCore
+from hw.attention.score_out import ScoreOut
+from hw.attention.value import ValueCore
+from hw.attention.value_out import ValueOut
+from hw.attention.weights import WeightAligner
+from hw.kv.engine import KvDequantizer
+from hw.kv.metadata import MetadataReader
+from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
+from hw.spec.kv_config import KvEngineConfig
+
+from .liberty import Library, generic_library, load_library
+from .synth import SynthResult, synthesize
+from .synth_recipe import QUICK, VARIANTS
+from .verilog import to_verilog, write_atomically
+
+__all__ = ["Workload", "baseline_cycles", "score_cycles", "value_cycles"]
+
+REPORT = Path("build/attention/report.json")
+BASELINE_LANES = (8, 16, 32)
+HEADS = (1, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One decoding step of a full head at the default formats.
+
+    Attributes
+    ----------
+    tokens, head_dim : int
+    sinks, recent, group : int
+        Exact tokens at the start and at the end; tokens of a block.
+    """
+
+    tokens: int = 1024
+    head_dim: int = 64
+    sinks: int = 16
+    recent: int = 128
+    group: int = 128
+
+    @property
+    def blocks(self) -> list[int]:
+        """Rows of each packed block (docs/rlkv.md, K1)."""
+        end = max(self.sinks, self.group * (max(0, self.tokens - self.recent) // self.group))
+        edges = [self.sinks, *range(self.group, end + 1, self.group)]
+        return [stop - start for start, stop in pairwise(edges) if stop > start]
+
+    @property
+    def runs(self) -> list[int]:
+        """Exact tokens: sinks, residual."""
+        rest = self.tokens - self.sinks - sum(self.blocks)
+        return [run for run in (min(self.sinks, self.tokens), rest) if run > 0]
+
+
+def score_cycles(work: Workload, config: AttentionConfig) -> int:
+    """Cycles that `ScoreCore` takes per list in the steady state, the next query transformed meanwhile."""
+    steps = -(-work.head_dim // LANES)
+    between = config.channels // (2 * PAIRS_PER_WORD) + 3
+    packed = sum(rows * steps + between for rows in work.blocks)
+    exact = sum(tokens * (PLANES * steps + 1) + between + steps for tokens in work.runs)
+    return packed + exact
+
+
+def value_cycles(work: Workload, config: AttentionConfig) -> int:
+    """Cycles that `ValueCore` takes per list in the steady state."""
+    del config
+    steps = -(-work.head_dim // LANES)
+    packed = sum(rows * steps + VALUE_BETWEEN for rows in work.blocks)
+    exact = sum(tokens * (PLANES * steps + 1) + VALUE_BETWEEN for tokens in work.runs)
+    return packed + exact
+
+
+VALUE_BETWEEN = 10
+
+
+def baseline_cycles(work: Workload, lanes: int) -> int:
+    """Cycles of either half of the dequantizing route: its exact tokens are FP16 and cost no more than packed ones."""
+    return work.tokens * -(-work.head_dim // lanes) + 2 * len(work.blocks)
+
+
+def _parts(config: AttentionConfig, lanes: tuple[int, ...]) -> dict[str, Callable[[], Component]]:
+    """Everything that is synthesized, by name."""
+    parts = {
+        "score_core": lambda: ScoreCore(config),
+        "value_core": lambda: ValueCore(config),
+        "query_unit": lambda: QueryUnit(config),
+        "fold_unit": lambda: FoldUnit(config),
+        "metadata_reader": lambda: MetadataReader(config.parser),
+        "dot_array": lambda: DotArray(config),
+        "score_out": lambda: ScoreOut(config),
+        "weight_aligner": lambda: WeightAligner(config),
+        "channel_sums": lambda: ChannelSums(config),
+        "value_out": lambda: ValueOut(config),
+    }
+    for n in lanes:
+        engine = KvEngineConfig(lanes=n, max_channels=config.channels)
+        parts |= {
+            f"kv_dequantizer_{n}": lambda engine=engine: KvDequantizer(engine),
+            f"dequantized_dot_{n}": lambda n=n: DequantizedDot(n, config.channels),
+            f"dequantized_sum_{n}": lambda n=n: DequantizedSum(n, config.channels),
+        }
+    return parts
+
+
+def _row(name: str, gates: float, memory: float, delay: float, cycles: int, heads: int) -> dict:
+    """A block's share: ``gates`` serve one query head, or are shared by ``heads``."""
+    return {
+        "block": name,
+        "gate_equivalents": round(gates, 1),
+        "memory_bits": memory,
+        "delay_ps": delay,
+        "cycles": cycles,
+        "query_heads": heads,
+        "gate_cycles": round(gates * cycles / heads),
+        "gate_cycles_with_memory": round((gates + memory) * cycles / heads),
+    }
+
+
+def _fused(found: Mapping[str, SynthResult], work: Workload, config: AttentionConfig, heads: int) -> list[dict]:
+    """What works on codes and queries or weights is wanted once per query head; parsing, rows and codes are shared."""
+    own = {
+        "score_core": ("query_unit", "fold_unit", "dot_array", "score_out"),
+        "value_core": ("weight_aligner", "channel_sums", "value_out"),
+    }
+    rows = []
+    for (name, parts), cycles in zip(
+        own.items(), (score_cycles(work, config), value_cycles(work, config)), strict=True
+    ):
+        core = found[name]
+        if heads == 1:
+            rows.append(_row(name, core.gate_equivalents, core.memory_bits, core.delay_ps, cycles, 1))
+            continue
+        gates = sum(found[part].gate_equivalents for part in parts)
+        memory = sum(found[part].memory_bits for part in parts)
+        if name == "score_core":
+            gates -= found["metadata_reader"].gate_equivalents
+            memory -= found["metadata_reader"].memory_bits
+        shared = max(0.0, core.gate_equivalents - gates), max(0, core.memory_bits - memory)
+        rows.append(_row(f"{name}, per query head", gates, memory, core.delay_ps, cycles, 1))
+        rows.append(_row(f"{name}, shared", *shared, core.delay_ps, cycles, heads))
+    return rows
+
+
+def _baseline(found: Mapping[str, SynthResult], work: Workload, lanes: int, heads: int) -> list[dict]:
+    cycles = baseline_cycles(work, lanes)
+    engine, dot, total = (found[f"{n}_{lanes}"] for n in ("kv_dequantizer", "dequantized_dot", "dequantized_sum"))
+    rows = [
+        ("keys dequantized", engine, heads),
+        ("q . k", dot, 1),
+        ("values dequantized", engine, heads),
+        ("P . V", total, 1),
+    ]
+    return [
+        _row(f"{name}, {lanes} lanes", r.gate_equivalents, r.memory_bits, r.delay_ps, cycles, share)
+        for name, r, share in rows
+    ]
+
+
+def _compare(found, work, config, heads, lanes) -> dict:
+    fused = _fused(found, work, config, heads)
+    routes = [_baseline(found, work, n, heads) for n in lanes]
+
+    def total(rows, key="gate_cycles"):
+        return sum(row[key] for row in rows)
+
+    def slowest(rows):
+        return max(row["delay_ps"] for row in rows)
+
+    best = min(routes, key=total)
+    return {
+        "query_heads": heads,
+        "gate_cycle_ratio": round(total(best) / total(fused), 2),
+        "gate_cycle_ratio_with_memory": round(
+            min(total(r, "gate_cycles_with_memory") for r in routes) / total(fused, "gate_cycles_with_memory"), 2
+        ),
+        "gate_cycle_delay_ratio": round(
+            min(total(r) * slowest(r) for r in routes) / (total(fused) * slowest(fused)), 2
+        ),
+        "fused": fused,
+        "baseline": best,
+    }
+
+
+def cost_report(library: Library, *, quick: bool, lanes: tuple[int, ...] = BASELINE_LANES, tell=print) -> dict:
+    """Synthesizes everything and compares. Results are cached, so a second run is instant."""
+    work, config = Workload(), AttentionConfig()
+    found = {}
+    for name, make in _parts(config, lanes).items():
+        verilog, _ports = to_verilog(make(), name)
+        found[name] = synthesize(verilog, name, library, variants=QUICK if quick else VARIANTS)
+        tell(f"{name}: {found[name].gate_equivalents:.0f} GE, {found[name].delay_ps:.0f} ps")
+    routes = [_compare(found, work, config, heads, lanes) for heads in HEADS]
+    beats = score_cycles(work, config)
+    steps = sum(work.blocks) + PLANES * sum(work.runs)
+    first = next(iter(found.values()))
+    return {
+        "gate_cycle_ratio": routes[0]["gate_cycle_ratio"],
+        "gate_cycle_ratio_three": routes[1]["gate_cycle_ratio"],
+        "array_busy": round(steps / beats, 3),
+        "array_busy_packed": round(sum(work.blocks) / sum(rows + 7 for rows in work.blocks), 3),
+        "workload": asdict(work),
+        "config": asdict(config),
+        "bus_bytes": BUS_BYTES,
+        "library": library.name,
+        "variants": "quick" if quick else "all",
+        "delay_tool": first.delay_tool,
+        "recipe_hash": first.recipe_hash,
+        "library_hash": first.library_hash,
+        "comparisons": routes,
+    }
+
+
+def table(report: dict) -> str:
+    """The report as a Markdown table."""
+    lines = [
+        "| route | block | GE | memory bits | delay, ps | cycles | shared by heads | gate-cycles per head, millions |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for part in report["comparisons"]:
+        for route in ("fused", "baseline"):
+            lines += [
+                f"| {part['query_heads']} query head{'s' * (part['query_heads'] > 1)}: {route} | {r['block']} | "
+                f"{r['gate_equivalents']:,.0f} | {r['memory_bits']:,} | {r['delay_ps']:,.0f} | {r['cycles']:,} | "
+                f"{r['query_heads']} | {r['gate_cycles'] / 1e6:.1f} |"
+                for r in part[route]
+            ]
+    lines.append("")
+    for part in report["comparisons"]:
+        lines.append(
+            f"- {part['query_heads']} query head(s) per KV head: **{part['gate_cycle_ratio']} x** fewer gate-cycles; "
+            f"{part['gate_cycle_ratio_with_memory']} x with memories at a gate equivalent per bit; "
+            f"{part['gate_cycle_delay_ratio']} x as gate-cycles times delay."
+        )
+    work = report["workload"]
+    lines.append(
+        f"- {work['tokens']} tokens, D = {work['head_dim']}, library {report['library']}, recipe {report['variants']}. "
+        f"The score array steps in {report['array_busy']:.0%} of the cycles, in {report['array_busy_packed']:.0%} of "
+        "those of packed blocks."
+    )
+    return "\n".join(lines)
+
+
+def main(
+    liberty: Annotated[str, typer.Option(envvar="LIBERTY", help="Cell library; none: generic gates.")] = "",
+    quick: Annotated[bool, typer.Option(help="One variant of the recipe: for exploring.")] = False,
+    out: Annotated[Path, typer.Option(help="The report.")] = REPORT,
+    lanes: Annotated[
+        list[int] | None, typer.Option(help="Lanes of the dequantizing route, of which the best counts.")
+    ] = None,
+    docs: Annotated[Path | None, typer.Option(help="Document with the `attention cost` markers.")] = None,
+):
+    """Synthesize both routes of attention and compare their gate-cycles."""
+    library = load_library([Path(p) for p in liberty.replace(":", " ").split()]) if liberty else generic_library()
+    report = cost_report(library, quick=quick, lanes=tuple(lanes or BASELINE_LANES))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(report, indent=2) + "\n")
+    print(table(report))
+    if docs is not None:
+        marks = "<!-- attention cost: begin (make attention-cost) -->", "<!-- attention cost: end -->"
+        text = docs.read_text()
+        before, after = text.split(marks[0])[0], text.split(marks[1])[1]
+        write_atomically(docs, f"{before}{marks[0]}\n{table(report)}\n{marks[1]}{after}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
