@@ -32,7 +32,7 @@ class ModuleLibrary:
     def __init__(self, top: str):
         self.top = top
         self.modules: dict[str, str] = {}
-        self._signatures: dict[str, wiring.Signature] = {}
+        self._interfaces: dict[str, tuple[wiring.Signature, list[str]]] = {}
 
     def instance(self, key: str, make: Callable[[], wiring.Component], reset: Value, path: str):
         """An instance of the module ``key``, and its interface. ``make`` is called for the first one only."""
@@ -40,13 +40,13 @@ class ModuleLibrary:
         if name not in self.modules:
             self.modules[name] = ""  # it comes before what it is made of
             component = make()
-            self._signatures[name] = component.signature
             text = rtlil.convert(component, name=name, platform=self, emit_src=False)
             self.modules[name] = text.replace("attribute \\top 1\n", "")
-        own = self.modules[name].split(f"\nmodule \\{name}\n", 1)[1].split("\nend\n", 1)[0]
+            own = text.split(f"\nmodule \\{name}\n", 1)[1].split("\nend\n", 1)[0]
+            self._interfaces[name] = component.signature, _CLOCKS.findall(own)
+        signature, clocks = self._interfaces[name]
         ports = {"clk": ClockSignal(), "rst": reset}
-        arguments = {f"i_{port}": ports[port] for port in _CLOCKS.findall(own)}
-        signature = self._signatures[name]
+        arguments = {f"i_{port}": ports[port] for port in clocks}
         interface = signature.create(path=(path,))
         for port, member, value in signature.flatten(interface):
             way = "i" if member.flow == wiring.In else "o"

@@ -86,7 +86,7 @@ class CoreConfig:
     datapath: PrealignedConfig = field(default_factory=PrealignedConfig)
     chunk: int = 512
     block_outputs: int = 128
-    result_lanes: int = 2
+    result_lanes: int = 4
     max_inputs: int = MAX_ROW_LENGTH
     max_outputs: int = 1 << 14
 

@@ -101,3 +101,19 @@ def test_any_job(rng, seed):
         requests.append(request(rng, config, problem, **TRAFFIC[index % len(TRAFFIC)]))
     for problem, run in zip(problems, run_core(core("tiny"), config, requests, seed=seed), strict=True):
         check(config, problem, run)
+
+
+@pytest.mark.sim
+def test_dense(rng, seed):
+    """The whole array: a ragged job of every datatype, and the rates of two 576 x 576 layers."""
+    config = core_preset("dense")
+    problems = [
+        drawn(rng, (19, 700, 21), 64, list(Datatype), fp16=True),
+        drawn(rng, (32, 576, 576), 128, [Datatype.FP4], wild=0.01),
+        drawn(rng, (8, 576, 144), 128, [Datatype.INT8], wild=0.01),
+    ]
+    requests = [request(rng, config, problem) for problem in problems]
+    runs = run_core(core("dense"), config, requests, seed=seed)
+    for problem, run in zip(problems, runs, strict=True):
+        check(config, problem, run)
+    assert runs[1].registers["BUSY_CYCLES"] >= 0.95 * runs[1].registers["CYCLES"]
