@@ -13,7 +13,7 @@ from golden.kv.bits import bits_table, cache_bits, effective_bits
 from golden.kv.cache import LayerCache
 from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat, preset
 from golden.kv.engine_model import decode
-from golden.kv.files import CacheFileError, load_cache, load_dump, save_cache
+from golden.kv.files import CacheFileError, Dump, load_cache, load_dump, save_cache, save_dump
 from golden.kv.packed import pack_cache
 from golden.llm import store
 
@@ -178,6 +178,14 @@ def test_dumps(kv, tmp_path):
     assert torch.equal(dump.k, kv[0])
     assert torch.equal(dump.v, kv[1])
     assert dump.protected is dump.moments is None
+    eye = torch.eye(DIM).expand(LAYERS, HEADS, -1, -1)
+    full = Dump(*kv, protected=torch.arange(kv[0].shape[2]) % 3 == 0, moments=[(m, 2 * m) for m in eye])
+    save_dump(path, full)
+    dump = load_dump(path)
+    assert torch.equal(dump.protected, full.protected)
+    assert len(dump.moments) == LAYERS
+    for got, put in zip(dump.moments, full.moments, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(got, put, strict=True))
     safetensors.numpy.save_file({"k": kv[0].numpy()}, path)
     with pytest.raises(CacheFileError, match=r"lacks \['v'\]"):
         load_dump(path)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from golden.kv.config import CacheFormat, KeyFormat
 from golden.kv.engine_model import decode
@@ -59,11 +60,16 @@ def simulated(built, config: KvEngineConfig, packets: list[bytes], seed: int) ->
 def test_inverse_transforms_of_real_keys(real, seed, transform, metadata):
     config = CONFIGS[4]
     built = build_engine(config)
+    # Two heads side by side are a head of 128 channels, for the largest transform.
+    wide = [torch.cat([x[:, :1], x[:, 1:2]], -1) for x in real]
     for code, anomalous in (("binary", None), ("s2", None), ("ternary", None), ("binary", "s2")):
         key = KeyFormat(code=code, anomalous_code=anomalous, transform=transform, metadata=metadata, group=32)
-        cache = pack_cache(*real, CacheFormat(key=key))
-        packets = [cache.packet(n) for n in np.flatnonzero(cache.index[:, 2] == 1)][::3]
-        assert len(packets) >= 12
+        packets = []
+        for keys, values in (real, wide):
+            cache = pack_cache(keys, values, CacheFormat(key=key))
+            packets += [cache.packet(n) for n in np.flatnonzero(cache.index[:, 2] == 1)][::3]
+        sizes = {unpack_block(packet).header.segment0 for packet in packets}
+        assert sizes == ({32, 64} if anomalous else {64, 128})
         exact = [float64_values(unpack_block(packet)) for packet in packets]
         got = simulated(built, config, packets, seed)
         for block in range(len(packets)):

@@ -108,6 +108,25 @@ def test_protected_tokens_are_packed_at_two_bits(dump, tmp_path):
     assert kept <= set(torch.nonzero(tensors["protected"])[:, 0].tolist())
 
 
+def test_rounding_for_attention_needs_moments_and_stores_the_same_format(dump, tmp_path):
+    path, tensors = dump
+    q = torch.randn(2, 2, 500, 8, dtype=torch.float64) @ torch.randn(2, 2, 8, 64, dtype=torch.float64)
+    moments = {"key_moments": q.mT @ q / 500, "value_moments": torch.eye(64).expand(2, 2, -1, -1)}
+    safetensors.torch.save_file({n: x.contiguous() for n, x in (tensors | moments).items()}, path)
+    errors, bits = {}, {}
+    for name in ("keys-s2", "keys-s2-attention"):
+        result = invoke(path, "--format", name, "--output", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        cache = load_cache(tmp_path / name)
+        centres = {(layer, head): block.scales.view(np.float16) for layer, head, block in cache.blocks("centre")}
+        bits[name], errors[name] = cache.effective_bits, 0.0
+        for layer, head, block in cache.blocks("key"):
+            kept = tensors["k"][layer, head, block.tokens].double().numpy() - centres[layer, head].astype(float)
+            errors[name] += np.square((kept - decode(block).values.astype(float)) @ q[layer, head].T.numpy()).sum()
+    assert bits["keys-s2"] == bits["keys-s2-attention"]
+    assert errors["keys-s2-attention"] < 0.6 * errors["keys-s2"]
+
+
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
