@@ -1,10 +1,11 @@
 """Payloads of the attention cores' streams, and what their parts tell each other."""
 
+from amaranth import signed
 from amaranth.lib import data
 
 from hw.fp32 import FP32
 from hw.kv.layouts import ERROR_BITS, Header
-from hw.spec.attention import BUS_BYTES
+from hw.spec.attention import BUS_BYTES, AttentionConfig
 from hw.spec.kv_block import MAX_HEAD_DIM
 
 __all__ = ["UNIT_BITS", "Job", "Layout", "PacketBeat", "PacketEntry", "QueryElement", "RowsJob", "Score", "Weight"]
@@ -62,12 +63,14 @@ class Score(data.Struct):
 
 
 class Weight(data.Struct):
-    """A row's probability (FP16), of an exact row with the scale of its value; ``last`` of its group."""
+    """A row's probability (FP16), of an exact row with the scale of its value; ``last`` of its group, ``final``: of its
+    list."""
 
     value: 16
     scale: 16
     exact: 1
     last: 1
+    final: 1
 
 
 class RowsJob(data.Struct):
@@ -84,9 +87,13 @@ class RowsJob(data.Struct):
     error: ERROR_BITS
 
 
-class Job(data.Struct):
-    """Rows, and what a score's integer is worth: ``2**unit``."""
+class Job(data.StructLayout):
+    """Rows, and what a score's integer is worth: ``2**unit``; what is added to each of them; K2's constant alike, 0 in
+    other packets."""
 
-    rows: RowsJob
-    unit: UNIT_BITS
-    poison: 1
+    def __init__(self, config: AttentionConfig):
+        bits = signed(config.constant_bits)
+        super().__init__(
+            {"rows": RowsJob, "unit": UNIT_BITS, "poison": 1, "offset": bits}
+            | ({"constant": bits, "constant_unit": UNIT_BITS} if config.minima else {})
+        )

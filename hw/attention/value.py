@@ -121,6 +121,7 @@ class ValueCore(wiring.Component):
             rows.there.eq(aligner.there),
             rows.weights_last.eq(aligner.last),
             rows.weights_exact.eq(aligner.exact),
+            rows.weights_final.eq(aligner.final),
             rows.weights_bad.eq(aligner.bad),
             rows.exponent.eq(aligner.exponent),
             aligner.next.eq(rows.next),

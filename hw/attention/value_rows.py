@@ -41,9 +41,10 @@ class SumsJob(data.StructLayout):
 class ValueRows(wiring.Component):
     """Takes packets apart into steps, pairs rows with weights, and says when a group is complete.
 
-    A packed block is a group; a run of exact tokens is one or more, as the weights say. Every packet uses up a group of
-    weights, or a run as many as it needs. A step takes a cycle, an exact token's scale another; between two blocks pass
-    3 cycles and those of the words.
+    A packed block is a group; a run of exact tokens is one or more, as the weights say. Where rows and weights
+    disagree, or a packet is bad in a way that loses count, the rest of the list is dropped, packets and weights up to
+    ``final`` of either. A step takes a cycle, an exact token's scale another; between two blocks pass 3 cycles and
+    those of the words.
 
     Members
     -------
@@ -53,7 +54,7 @@ class ValueRows(wiring.Component):
     cut : In
         The packet's words end it: it has no rows.
     rows : stream of Beat(128), In
-    y, there, weights_last, next, release, weights_exact, weights_bad, exponent
+    there, weights_last, weights_exact, weights_final, weights_bad, exponent, next, release
         Of :class:`hw.attention.weights.WeightAligner`.
     codes, step, row_last, last, exact, valid, ready, abort, total, set
         Of :class:`hw.attention.channels.ChannelSums`.
@@ -72,6 +73,7 @@ class ValueRows(wiring.Component):
                 "there": In(1),
                 "weights_last": In(1),
                 "weights_exact": In(1),
+                "weights_final": In(1),
                 "weights_bad": In(1),
                 "exponent": In(WEIGHT_EXPONENT_BITS),
                 "next": Out(1),
@@ -126,7 +128,7 @@ class ValueRows(wiring.Component):
             m.d.sync += marked.eq(1)
 
         def give_up(code, following):
-            """The group is lost."""
+            """The list is lost."""
             fail(code)
             m.d.comb += self.abort.eq(1)
             m.d.sync += broken.eq(1)
@@ -139,7 +141,6 @@ class ValueRows(wiring.Component):
             m.d.sync += pending.eq(0)
 
         def hand_over(end):
-            m.d.comb += self.release.eq(1)
             m.d.sync += [
                 pending.eq(1),
                 job.total.eq(self.total),
@@ -154,6 +155,8 @@ class ValueRows(wiring.Component):
                 plane.eq(0),
                 step.eq(0),
             ]
+            with m.If(~broken):
+                m.d.comb += self.release.eq(1)
             with m.If(self.weights_bad & ~broken):
                 m.d.comb += [self.error.eq(AttentionError.WEIGHT), self.error_strobe.eq(1)]
 
@@ -178,7 +181,6 @@ class ValueRows(wiring.Component):
                     odd.eq(entry.odd & ~entry.exact),
                     words.eq(~entry.exact & (entry.error == 0)),
                     marked.eq(0),
-                    broken.eq(0),
                     ended.eq(0),
                 ]
                 with m.If(self.entries.valid):
@@ -198,18 +200,20 @@ class ValueRows(wiring.Component):
                     with m.If(broken):
                         m.next = "DRAIN"
             with m.State("ROWS"):
-                wrong = Signal()
+                wrong, whole, run = Signal(), Signal(), Signal()
                 m.d.comb += [
                     row_end.eq(Mux(exact, at_scale, steps_end)),
                     group_end.eq(row_end & Mux(exact, self.weights_last, row == rows)),
-                    # A block's weights end with its rows; a run's with the packet. Else they belong elsewhere.
-                    wrong.eq(self.there & ((self.weights_exact != exact) | (
-                        Mux(exact, at_scale & window.there & window.ends & ~self.weights_last,
-                            steps_end & (self.weights_last != (row == rows)))))),
+                    # A block's weights end with its rows; a run's last ones with the run; the list's with the list.
+                    whole.eq(steps_end & (self.weights_last != (row == rows)) | (self.weights_final != final)),
+                    run.eq(Mux(self.weights_last, self.weights_final != (final & window.ends), window.ends)),
+                    wrong.eq(
+                        self.there & ((self.weights_exact != exact) | Mux(exact, at_scale & window.there & run, whole))
+                    ),
                     self.row_last.eq(steps_end),
                     self.last.eq(steps_end & Mux(exact, (plane == PLANES - 1) & self.weights_last, row == rows)),
                     window.stay.eq(Mux(exact, window.ends, group_end)),
-                ]  # fmt: skip
+                ]
                 go, free = Signal(), Signal()
                 m.d.comb += [
                     # A run's group is handed over with its last row, a block's once its end is seen.
@@ -258,8 +262,13 @@ class ValueRows(wiring.Component):
                     with m.If(window.held_last):
                         m.next = "LOST"
             with m.State("LOST"):
-                # The group that this packet has used up.
-                with m.If(self.there & ~pending):
+                # With the list's last packet go its weights, whatever is left of them.
+                m.d.comb += self.release.eq(self.there & final)
+                with m.If(~final | (self.there & self.weights_final)):
+                    m.next = "DROPPED"
+            with m.State("DROPPED"):
+                with m.If(~pending):
                     hand_over(1)
+                    m.d.sync += broken.eq(~final)
                     m.next = "ENTRY"
         return m

@@ -37,8 +37,9 @@ class WeightAligner(wiring.Component):
         Go on to the group's next row.
     exponent : Out
         L of the group.
-    exact, bad : Out
-        The group's rows are exact ones; a weight was negative or not finite, rows of both kinds, or too many rows.
+    exact, final, bad : Out
+        The group's rows are exact ones; it is its list's last; a weight was negative or not finite, rows of both kinds,
+        or too many rows.
     release : In
         The group is done with.
     """
@@ -54,6 +55,7 @@ class WeightAligner(wiring.Component):
                 "next": In(1),
                 "exponent": Out(WEIGHT_EXPONENT_BITS),
                 "exact": Out(1),
+                "final": Out(1),
                 "bad": Out(1),
                 "release": In(1),
             }
@@ -62,7 +64,9 @@ class WeightAligner(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entry = data.StructLayout({"significand": SIGNIFICAND_BITS, "exponent": WEIGHT_EXPONENT_BITS})
-        about = data.StructLayout({"count": range(GROUP_ROWS), "exponent": WEIGHT_EXPONENT_BITS, "exact": 1, "bad": 1})
+        about = data.StructLayout(
+            {"count": range(GROUP_ROWS), "exponent": WEIGHT_EXPONENT_BITS, "exact": 1, "final": 1, "bad": 1}
+        )
         m.submodules.store = store = memory.Memory(shape=entry, depth=2 * GROUP_ROWS, init=[])
         write, read = store.write_port(), store.read_port()
         groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(2)]
@@ -95,7 +99,7 @@ class WeightAligner(wiring.Component):
                 m.d.sync += [count.eq(0), largest.eq(0), mixed.eq(0), crowded.eq(0), write_set.eq(~write_set)]
                 for k in range(2):
                     with m.If(write_set == k):
-                        m.d.sync += groups[k].eq(Cat(count, above, weight.exact, bad))
+                        m.d.sync += groups[k].eq(Cat(count, above, weight.exact, weight.final, bad))
 
         # Out.
         index, following = Signal(range(GROUP_ROWS)), Signal(range(GROUP_ROWS))
@@ -107,6 +111,7 @@ class WeightAligner(wiring.Component):
             read.en.eq(1),
             self.exponent.eq(group.exponent),
             self.exact.eq(group.exact),
+            self.final.eq(group.final),
             self.bad.eq(group.bad),
             self.last.eq(index == group.count),
         ]

@@ -92,7 +92,10 @@ def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) ->
             values, scale, last = found.weights.get(number) or group_weights(item, p)
             exact = np.full(len(values), scale is not None)
             scale = torch.zeros(len(values)).half() if scale is None else scale
-            weights.append([values.numpy().view(np.uint16), scale.numpy().view(np.uint16), exact, np.asarray(last)])
+            end = (np.arange(len(values)) == len(values) - 1) & (number == len(found.items) - 1)
+            weights.append(
+                [values.numpy().view(np.uint16), scale.numpy().view(np.uint16), exact, np.asarray(last), end]
+            )
         channels = item.header.channels if block else item.codes.shape[1]
         expected.append((None if found.marked else expected_values(found, config), channels))
     flags = np.concatenate(flags).astype(np.uint8)
@@ -100,7 +103,7 @@ def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) ->
     inputs = {
         "i": pack(PacketBeat, {"data": np.concatenate(data), "last": flags[:, 0], "exact": flags[:, 1],
                                "final": flags[:, 2]}),
-        "weights": pack(Weight, dict(zip(("value", "scale", "exact", "last"), columns, strict=True))),
+        "weights": pack(Weight, dict(zip(("value", "scale", "exact", "last", "final"), columns, strict=True))),
     }  # fmt: skip
     options = {
         "signals": {"error_clear": 0, "channels": channels // 8 - 1},
