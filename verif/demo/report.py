@@ -27,7 +27,7 @@ class Item:
     cycles : int
         Simulated clock cycles.
     max_rel_error : float or None
-        Largest ``|y - float64| / sum |a * w|``.
+        Of products: largest ``|y - float64| / sum |a * w|``. Of other results: as the section's notes define it.
     more : dict
         Further entries of the report.
     """
