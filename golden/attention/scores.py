@@ -123,7 +123,7 @@ def fold(query: Query, block: Block) -> Folded:
     minima, minima_top = None, 0
     if block.minima is not None:
         m, e = fp16_fields(block.minima)
-        minima_top = query.bits[0] + int(e.max()) - 25 + 11
+        minima_top = int(e.max()) - 25 + max(11 + query.bits[0], width - 1)
         product = query.transformed[: header.segment0] * m
         minima = _clamp(rne_shift(product, e - 25 - minima_top + width - 1), width)
     return Folded(z, top - width + 1 + query.unit, minima, minima_top - width + 1 + query.unit)

@@ -4,7 +4,7 @@ from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.attention.layouts import Job, Layout, PacketEntry
+from hw.attention.layouts import UNIT_BITS, Job, Layout, PacketEntry
 from hw.attention.query import round_shift
 from hw.kv.layouts import PrefixWord
 from hw.kv.metadata import MetadataReader
@@ -62,7 +62,7 @@ class FoldUnit(wiring.Component):
                 "exponent": In(5),
                 "poison": In(1),
                 "layout": In(Layout),
-                "job": Out(stream.Signature(Job)),
+                "job": Out(stream.Signature(Job(config))),
                 "word": In(range(words)),
                 "pairs": Out(data.ArrayLayout(PairLayout(config), PAIRS_PER_WORD)),
             }
@@ -84,7 +84,7 @@ class FoldUnit(wiring.Component):
         m.d.comb += halved.eq(header.format == KvFormat.K2)
 
         # Scales as they come.
-        scale_layout = data.StructLayout({"g": 11, "r": 6})
+        scale_layout = data.StructLayout({"g": 11, "r": 6} | ({"minimum": 16} if config.minima else {}))
         m.submodules.scales = scales = memory.Memory(shape=scale_layout, depth=channels, init=[])
         write, read = scales.write_port(), scales.read_port()
         record = reader.records.payload
@@ -99,7 +99,9 @@ class FoldUnit(wiring.Component):
             write.addr.eq(written),
             write.data.g.eq(record.significand),
             # Integers count from E = code - 24, FP16's fields from max(exponent, 1) - 25.
-            write.data.r.eq(Mux(is_integer, code + (SCALE_BIAS - 24), finite + (SCALE_BIAS - 25)) - halved),
+            write.data.r.eq(
+                Mux(is_integer, code + (SCALE_BIAS - 24), finite + (SCALE_BIAS - 25)) - (halved & ~record.segment)
+            ),
             write.en.eq(reader.records.valid),
             read.en.eq(1),
         ]
@@ -107,12 +109,26 @@ class FoldUnit(wiring.Component):
             m.d.sync += written.eq(written + 1)
             with m.If(~record.segment & (finite > largest)):
                 m.d.sync += largest.eq(finite)
+        lowest = Signal(5)
+        minimum = record.minimum
+        if config.minima:
+            m.d.comb += write.data.minimum.eq(minimum)
+            field = Cat(minimum[10] | ~minimum[10:15].any(), minimum[11:15])
+            with m.If(reader.records.valid & ~record.segment & (field > lowest)):
+                m.d.sync += lowest.eq(field)
         # In a two-segment block without transforms, segment 1's scales are FP16 too.
         largest1 = Signal(5)
         with m.If(reader.records.valid & record.segment & (finite > largest1)):
             m.d.sync += largest1.eq(finite)
 
+        minima = Signal()  # this pass is F3's
         top = self._top(m, header, halved, transformed, (largest, largest1))
+        if config.minima:
+            room = Signal(6)
+            need = self.bits[0] + 11
+            m.d.comb += room.eq(Mux(need > config.fold_bits - 1, need, config.fold_bits - 1))
+            plain, top = top, Signal(7, name="top_here")
+            m.d.comb += top.eq(Mux(minima, lowest + (SCALE_BIAS - 25) + room, plain))
         awaited = Signal()  # FP16 scales without a transform: the exponent is known after the last one
         two = header.segment0 != header.channels
         fp16 = header.metadata == KvMetadata.FP16
@@ -125,24 +141,31 @@ class FoldUnit(wiring.Component):
         count = Cat(C(0, 3), header.channels + 1)
         exact_count = Cat(C(0, 3), self.layout.channels + 1)
         limit = Signal(range(channels + 1))
-        m.d.comb += limit.eq(Mux(entry.exact, exact_count, count))
+        first_count = Cat(C(0, 3), header.segment0 + 1)
+        m.d.comb += limit.eq(Mux(entry.exact, exact_count, Mux(minima, first_count, count)))
         issue, busy = Signal(), Signal()
         known = Signal()
         exists = position < limit
         verdict = Signal()
         m.d.comb += [
-            known.eq(~awaited | (written == count)),
+            known.eq((~awaited & ~minima) | (written == count)),
             # Padding positions need no scale; a block cut short never gets its scales but a verdict.
             issue.eq(busy & (entry.exact | ~exists | (known & (position < written)) | verdict)),
             self.address.eq(position),
             self.exact.eq(entry.exact),
             read.addr.eq(position),
         ]
-        done = self._multiply(m, issue, position, exists, read.data, top)
+        total = Signal(signed(config.constant_bits))
+        counted = entry.exact | (position < first_count)
+        done = self._multiply(m, issue, position, exists, counted, read.data, top, minima, total)
 
         job = self.job.payload
         groups0 = Mux(header.format == KvFormat.K1, 0, header.segment0 + 1)
         error, bare = Signal(4), Signal()
+        unit, constant_unit = Signal(UNIT_BITS), Signal(UNIT_BITS, reset_less=True)
+        constant = Signal.like(total, reset_less=True)
+        if config.minima:
+            m.d.comb += [job.constant.eq(constant), job.constant_unit.eq(constant_unit)]
         m.d.comb += [
             job.rows.groups.eq(Mux(entry.exact, self.layout.channels, header.channels) + 1),
             job.rows.groups0.eq(Mux(entry.exact, self.layout.channels + 1, groups0)),
@@ -153,10 +176,15 @@ class FoldUnit(wiring.Component):
             job.rows.bare.eq(bare),
             job.rows.error.eq(error),
             job.poison.eq(self.poison),
+            # S3 takes the sum of all z off, S2 adds three times that of segment 0.
+            job.offset.eq(Mux(entry.exact, -total, Mux(halved, (total << 1) + total, 0))),
             # 2^(M - W + 1) units of the aligned query, 2^(exponent - 13 - Wq); F4 for exact tokens.
-            job.unit.eq(top - (SCALE_BIAS + config.fold_bits - 1 + 13 + config.query_bits) + self.exponent),
+            job.unit.eq(unit),
         ]
+        m.d.comb += unit.eq(top - (SCALE_BIAS + config.fold_bits - 1 + 13 + config.query_bits) + self.exponent)
         accepted = (header.format == KvFormat.K1) | (header.format == KvFormat.K2S)
+        if config.minima:
+            accepted = accepted | halved
         flaw = Signal(4)
         m.d.comb += flaw.eq(reader.verdicts.payload.error)
         with m.If(reader.verdicts.payload.error == 0):
@@ -167,7 +195,9 @@ class FoldUnit(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [written.eq(0), largest.eq(1), largest1.eq(1), position.eq(0), verdict.eq(0)]
-                m.d.sync += [error.eq(0), bare.eq(0)]
+                m.d.sync += [error.eq(0), bare.eq(0), lowest.eq(1), total.eq(0)]
+                if config.minima:
+                    m.d.sync += [constant.eq(0), minima.eq(halved & ~entry.exact)]
                 with m.If(self.entries.valid & self.there):
                     m.d.sync += busy.eq(1)
                     m.next = "SCALES"
@@ -182,6 +212,11 @@ class FoldUnit(wiring.Component):
                         m.d.sync += busy.eq(0)
                 with m.If(~busy & done & (verdict | entry.exact)):
                     m.next = "JOB"
+                    if config.minima:
+                        with m.If(minima):
+                            m.d.sync += [constant.eq(total), constant_unit.eq(unit)]
+                            m.d.sync += [minima.eq(0), total.eq(0), position.eq(0), busy.eq(1)]
+                            m.next = "SCALES"
             with m.State("JOB"):
                 m.d.comb += self.job.valid.eq(1)
                 with m.If(self.job.ready):
@@ -235,14 +270,20 @@ class FoldUnit(wiring.Component):
         names = ("channels", "segment0", "transform0", "transform1")
         return (differs & two) | Cat(header[name] != layout[name] for name in names).any()
 
-    def _multiply(self, m, issue, position, exists, scale, top):
-        """Memories; product; shift and round; pairs. Returns whether nothing is under way."""
+    def _multiply(self, m, issue, position, exists, counted, scale, top, minima, total):
+        """Memories; product; shift and round; pairs, and the sum of those ``counted``. Returns whether nothing is under
+        way."""
         config = self.config
         width = config.fold_bits
         exact = self.exact
         valid = [Signal(name=f"valid{k}") for k in range(1, 4)]
         places = [Signal.like(position, name=f"place{k}", reset_less=True) for k in range(1, 4)]
         real = Signal(reset_less=True)
+        counts = counted & exists
+        for k in range(3):
+            later = Signal(name=f"counts{k}", reset_less=True)
+            m.d.sync += later.eq(counts)
+            counts = later
         m.d.sync += [valid[0].eq(issue), places[0].eq(position), real.eq(exists)]
         for before, after, place, following in zip(valid, valid[1:], places, places[1:], strict=False):
             m.d.sync += [after.eq(before), following.eq(place)]
@@ -250,14 +291,25 @@ class FoldUnit(wiring.Component):
         product = Signal(signed(config.transformed_bits + 11), reset_less=True)
         amount = Signal(7, reset_less=True)
         factor = Signal(11)
-        m.d.comb += factor.eq(Mux(exact, 1, scale.g))
+        weight = Signal(6)
+        m.d.comb += [factor.eq(Mux(exact, 1, scale.g)), weight.eq(scale.r)]
+        flip = Signal(reset_less=True)
+        if config.minima:
+            with m.If(minima):
+                field = scale.minimum[10:15]
+                m.d.comb += [
+                    factor.eq(Cat(scale.minimum[:10], field.any())),
+                    weight.eq((field | ~field.any()) + (SCALE_BIAS - 25)),
+                ]
+            m.d.sync += flip.eq(minima & scale.minimum[15])
         m.d.sync += [
             product.eq(Mux(real, self.value * factor, 0)),
-            amount.eq(Mux(exact, config.query_bits - width, top - scale.r - (width - 1))),
+            amount.eq(Mux(exact, config.query_bits - width, top - weight - (width - 1))),
         ]
-        sign = product[-1]
+        below = product[-1]
         magnitude = Signal(len(product) - 1)
-        m.d.comb += magnitude.eq((product[:-1] ^ sign.replicate(len(product) - 1)) + sign)
+        m.d.comb += magnitude.eq((product[:-1] ^ below.replicate(len(product) - 1)) + below)
+        sign = below ^ flip
         beyond = amount[6]
         floor, up = round_shift(m, magnitude, amount[:6], "fold")
         rounded = Signal(width)
@@ -267,6 +319,9 @@ class FoldUnit(wiring.Component):
         m.d.comb += clamped.eq(Mux(rounded[-1], limit, rounded))
         z = Signal(signed(width), reset_less=True)
         m.d.sync += z.eq(Mux(beyond, 0, (Cat(clamped, C(0, 1)) ^ sign.replicate(width)) + sign))
+
+        with m.If(valid[2] & counts):
+            m.d.sync += total.eq(total + z)
 
         # The even channel waits for the odd one; words of several are read at once.
         even = Signal(signed(width), reset_less=True)

@@ -1,6 +1,6 @@
 """Scores straight from packed key codes: one query against a list of blocks and runs of exact tokens."""
 
-from amaranth import C, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -14,7 +14,7 @@ from hw.attention.rows import ByteWindow, two_bit_codes
 from hw.attention.score_out import ScoreOut, ScoreTag
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS
-from hw.spec.attention import LANES, PLANES, AttentionConfig
+from hw.spec.attention import PLANES, AttentionConfig
 from hw.spec.kv_config import KvError
 
 __all__ = ["ScoreCore"]
@@ -52,7 +52,7 @@ class ScoreCore(wiring.Component):
     channels on twice as many. Between packets pass 7 cycles (11 in builds for 128 channels), if the next one's prefix
     has come 90 cycles before: the fold works while the rows before are multiplied.
 
-    K1 and K2S, with ``wht`` or without; other formats are refused with FORMAT.
+    K1 and K2S, with ``wht`` or without, and K2 in builds with minima; other formats are refused with FORMAT.
 
     Parameters
     ----------
@@ -119,10 +119,11 @@ class ScoreCore(wiring.Component):
             out.i.eq(array.o),
             self.busy.eq(array.step),
         ]
-        now = Signal(Job)
+        now = Signal(Job(config))
         self._rows(m, fold, window, array, out, log, now)
         m.d.comb += [
             out.unit.eq(now.unit),
+            out.offset.eq(now.offset),
             log.late.eq(KvError.SCALE),
             log.late_strobe.eq(out.bad_scale),
             log.bad.eq(self.o.valid & self.o.ready & self.o.payload.marked & self.o.payload.last),
@@ -152,23 +153,21 @@ class ScoreCore(wiring.Component):
         else:
             m.d.comb += [groups.eq(rows.groups), doubles.eq(rows.groups0)]
         codes = two_bit_codes(m, window.window, doubles)
-        calibrate = Signal()
         tag = Signal(ScoreTag)
         emit = Signal()
         m.d.comb += [
             window.bytes.eq(Mux(at_scale, Mux(rows.groups[0], 8, 16), groups + doubles)),
             window.half.eq(fold.job.payload.rows.odd),
             array.half.eq(step),
-            array.codes.eq(Mux(calibrate, C(int("10" * LANES, 2), 2 * LANES), codes.as_value())),
+            array.codes.eq(codes),
             array.word.eq(word),
             array.load.eq(loading),
-            tag.calibrate.eq(calibrate),
             tag.exact.eq(rows.exact),
             tag.final.eq(rows.final & tag.last),
             tag.scale.eq(window.window[:16]),
             tag.value_scale.eq(Mux(rows.exact, window.window[16:32], 0)),
         ]
-        delayed, sending = tag, emit | (calibrate & steps_end)
+        delayed, sending = tag, emit
         for k in range(array.latency):
             after, kept = Signal(name=f"sending{k}"), Signal(ScoreTag, name=f"tag{k}", reset_less=True)
             m.d.sync += [after.eq(sending), kept.eq(delayed)]
@@ -183,6 +182,9 @@ class ScoreCore(wiring.Component):
             m.d.sync += rest.eq(rest - 1)
         may_mark = Signal()
         m.d.comb += may_mark.eq(out.room & (rest == 0))
+
+        if self.config.minima:
+            m.d.comb += [out.constant.eq(now.constant), out.constant_unit.eq(now.constant_unit)]
 
         def marked():
             m.d.comb += [emit.eq(may_mark), tag.marked.eq(1), tag.last.eq(1), tag.exact.eq(0), tag.value_scale.eq(0)]
@@ -209,13 +211,8 @@ class ScoreCore(wiring.Component):
                 with m.If(word == last_word):
                     m.d.comb += fold.job.ready.eq(1)
                     m.next = "ROWS"
-                    with m.If(rows.exact):
-                        m.next = "CALIBRATE"
-            with m.State("CALIBRATE"):
-                m.d.comb += [calibrate.eq(1), array.step.eq(1), array.keep.eq(step)]
-                m.d.sync += step.eq(~steps_end)
-                with m.If(steps_end):
-                    m.next = "ROWS"
+                    if self.config.minima:
+                        m.d.comb += out.constant_valid.eq(1)
             with m.State("ROWS"):
                 end_of_row = steps_end & (~rows.exact | at_scale)
                 final = Signal()

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.attention.float32 import SignedToFp32
 from hw.attention.layouts import UNIT_BITS, Score
+from hw.fp32 import FP32, Fp32Adder
 from hw.prealigned.compressor import compress
 from hw.prealigned.pe import RedundantSum
 from hw.spec.attention import AttentionConfig
@@ -21,10 +22,8 @@ DIGITS = 4
 
 
 class ScoreTag(data.Struct):
-    """What a sum is: ``calibrate``, the sum of a query's integers that S3 takes off exact rows; or a score. Bad scales
-    mark it."""
+    """A score's flags, and in exact rows its scale; a bad one marks it."""
 
-    calibrate: 1
     exact: 1
     marked: 1
     last: 1
@@ -34,7 +33,8 @@ class ScoreTag(data.Struct):
 
 
 class ScoreOut(wiring.Component):
-    """Equation S4 of docs/attention.md: sums resolved, times their scale in exact rows, rounded once to FP32.
+    """Equations S4 and S5 of docs/attention.md: sums resolved, times their scale in exact rows, rounded once to FP32;
+    K2's constant added.
 
     A score per cycle from packed rows; exact ones are multiplied by 3 bits of their scale per cycle and must be 5
     cycles apart. The caller sends a score only while ``room``.
@@ -43,8 +43,10 @@ class ScoreOut(wiring.Component):
     -------
     i, tag, valid : In
         A sum and what it is.
-    unit : In
-        log2 of the sums' unit; stable while they are under way.
+    unit, offset : In
+        log2 of the sums' unit, and what is added to each; stable while they are under way.
+    constant, constant_unit, constant_valid : In
+        In builds with minima: what S5 adds from now on.
     room : Out
         Another score may be sent off towards here, whether it arrives now or later.
     sent : In
@@ -62,6 +64,10 @@ class ScoreOut(wiring.Component):
                 "tag": In(ScoreTag),
                 "valid": In(1),
                 "unit": In(signed(UNIT_BITS)),
+                "offset": In(signed(config.constant_bits)),
+                "constant": In(signed(config.constant_bits)),
+                "constant_unit": In(signed(UNIT_BITS)),
+                "constant_valid": In(1),
                 "room": Out(1),
                 "sent": In(1),
                 "bad_scale": Out(1),
@@ -73,13 +79,13 @@ class ScoreOut(wiring.Component):
         m = Module()
         width = self.config.score_bits
         product_bits = width + SCALE_BITS
-        correction = Signal(width, reset_less=True)
         tag = self.tag
-        exact = tag.exact & ~tag.calibrate
+        exact = tag.exact
 
-        # Cycle 1: resolve, in exact rows less the sum of the query's integers.
-        minus = (~correction) & exact.replicate(width)
-        rows = compress(m, self.i.total, self.i.carry, minus, width, "resolve", exact)
+        # Cycle 1: resolve.
+        offset = Signal(signed(width))
+        m.d.comb += offset.eq(self.offset)
+        rows = compress(m, self.i.total, self.i.carry, offset.as_unsigned(), width, "resolve")
         total = Signal(signed(width))
         m.d.comb += total.eq(rows[0] + rows[1])
         number, about, valid = Signal(signed(width), reset_less=True), Signal(ScoreTag, reset_less=True), Signal()
@@ -87,13 +93,15 @@ class ScoreOut(wiring.Component):
         exponent = tag.scale[10:15]
         m.d.sync += valid.eq(0)
         with m.If(self.valid):
-            with m.If(tag.calibrate):
-                m.d.sync += correction.eq(total)
-            with m.Else():
-                m.d.sync += [valid.eq(1), number.eq(total), about.eq(tag)]
-                # S4: r - 1, r = max(exponent, 1) - 25
-                scaled = self.unit + (exponent | ~exponent.any()) - 26
-                m.d.sync += unit.eq(Mux(exact, scaled, self.unit))
+            m.d.sync += [valid.eq(1), number.eq(total), about.eq(tag)]
+            # S4: r - 1, r = max(exponent, 1) - 25
+            scaled = self.unit + (exponent | ~exponent.any()) - 26
+            m.d.sync += unit.eq(Mux(exact, scaled, self.unit))
+        constant = Signal()
+        if self.config.minima:
+            m.d.sync += constant.eq(self.constant_valid)
+            with m.If(self.constant_valid):
+                m.d.sync += [number.eq(self.constant), unit.eq(self.constant_unit), about.exact.eq(0)]
 
         # Exact rows: four digits of the scale, the highest first.
         digit = Signal(range(DIGITS + 1))
@@ -120,7 +128,21 @@ class ScoreOut(wiring.Component):
             self.bad_scale.eq(passing & bad & ~about.marked),
         ]
         ready, flags = passing, Cat(about.value_scale, about.marked | bad, about.last, about.final)
-        for k in range(convert.latency):
+        result, latency = convert.o, convert.latency
+        if self.config.minima:
+            # S5: the constant comes out of the converter before the scores that it belongs to.
+            m.submodules.adder = adder = Fp32Adder()
+            arrived = constant
+            for k in range(convert.latency):
+                later = Signal(name=f"arrived{k}")
+                m.d.sync += later.eq(arrived)
+                arrived = later
+            added = Signal(FP32, reset_less=True)
+            with m.If(arrived):
+                m.d.sync += added.eq(convert.o)
+            m.d.comb += [adder.a.eq(convert.o), adder.b.eq(added)]
+            result, latency = adder.o, latency + adder.latency
+        for k in range(latency):
             after, kept = Signal(name=f"ready{k}"), Signal(len(flags), name=f"flags{k}", reset_less=True)
             m.d.sync += [after.eq(ready), kept.eq(flags)]
             ready, flags = after, kept
@@ -129,7 +151,7 @@ class ScoreOut(wiring.Component):
         room = Signal(range(QUEUE + 1), init=QUEUE)
         m.d.sync += room.eq(room - self.sent + (self.o.valid & self.o.ready))
         m.d.comb += [
-            queue.w_data.eq(Cat(convert.o.as_value(), flags)),
+            queue.w_data.eq(Cat(result.as_value(), flags)),
             queue.w_en.eq(ready),
             self.o.payload.eq(queue.r_data),
             self.o.valid.eq(queue.r_rdy),

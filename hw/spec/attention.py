@@ -57,6 +57,8 @@ class AttentionConfig:
         W, 8..16, at most Wq: integers of the query with a block's scales in it.
     weight_bits : int
         Wp, 6..11: integers of the aligned probabilities, unsigned.
+    minima : bool
+        ``ScoreCore`` takes K2 blocks, whose minima need an FP32 adder.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class AttentionConfig:
     query_bits: int = 12
     fold_bits: int = 10
     weight_bits: int = 11
+    minima: bool = False
 
     def __post_init__(self):
         allowed = {
@@ -82,6 +85,8 @@ class AttentionConfig:
                 raise TypeError(f"{name} must be an int, not {value!r}")
             if value not in values:
                 raise ValueError(f"{name} must be one of {tuple(values)}, not {value}")
+        if not isinstance(self.minima, bool):
+            raise TypeError(f"minima must be a bool, not {self.minima!r}")
         if self.fold_bits > self.query_bits:
             raise ValueError(f"fold_bits must be at most query_bits={self.query_bits}, not {self.fold_bits}")
 
@@ -104,6 +109,11 @@ class AttentionConfig:
     def score_bits(self) -> int:
         """Bits of a signed score: sum of |2k + 1| |z| over the channels, and K2's constant."""
         return 1 + (255 * self.channels * ((1 << self.fold_bits - 1) - 1)).bit_length()
+
+    @property
+    def constant_bits(self) -> int:
+        """Bits of a signed sum of folded integers over the channels, times 3 in K2."""
+        return 1 + (3 * self.channels * ((1 << self.fold_bits - 1) - 1)).bit_length()
 
     @property
     def sum_bits(self) -> int:

@@ -15,9 +15,9 @@ from sim.job import run_jobs
 from verif.attention.bench import Exact, KeyList, compare_scores, score_job
 from verif.kv.blocks import random_block, random_header
 
-CONFIG = AttentionConfig()
+CONFIG = AttentionConfig(minima=True)
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.3}, {"idle": {"i": 0.7}, "stall": 0.1, "burst": 4.0}]
-FORMATS = (KvFormat.K1, KvFormat.K2S)
+FORMATS = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
 
 
 @pytest.fixture(scope="module")
