@@ -2,12 +2,13 @@
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.pe import FP16
 from hw.prealigned.carry import increment, leading_zeros
+from hw.prealigned.queue import BeatQueue
+from hw.prealigned.registers import delay
 from hw.spec.packet import GROUP_SIZES
 from hw.spec.prealigned import ACTIVATION_BITS
 
@@ -16,6 +17,7 @@ __all__ = ["ActivationAligner", "AlignedBeat", "GroupBeat"]
 SIGNIFICAND_BITS = 11
 MAX_PLANES = 4
 QUEUE = 16
+ALIGNMENT = 7  # cycles
 
 
 class GroupBeat(data.StructLayout):
@@ -58,11 +60,13 @@ class ActivationAligner(wiring.Component):
     ```
 
     One group comes in while the other goes out, once per digit plane. Rounds to nearest even and saturates:
-    ``|q| <= 2**(W-1) - 1``, error at most ``2**-(W-1) * max|a|`` for every activation. Zeros and subnormals are exact
-    values like others; an all-zero group has exponent 1. Inf and NaN become 0 and set ``poison``.
+    ``|q| <= 2**(W-1) - 1``, error at most ``2**-(W-1) * max|a|`` for every activation, but for W = 10 and 11 in a group
+    of subnormals alone: there it is at most ``2**(-13 - W)``, which may be more. Zeros and subnormals are values like
+    others; an all-zero group has exponent 1. Inf and NaN become 0 and set ``poison``.
 
-    Throughput is a beat per cycle in and out, with a cycle of rest between groups; the first beat of a group leaves
-    ``latency`` cycles after its last came in.
+    Throughput is a beat per cycle in and out, with a cycle of rest between groups. The first beat of a group leaves
+    ``latency`` cycles after its last came in; so groups that are wanted once and have n beats take n + 3 cycles each,
+    because only two are stored.
 
     Parameters
     ----------
@@ -84,7 +88,7 @@ class ActivationAligner(wiring.Component):
         For parameters that are not supported.
     """
 
-    latency = 13
+    latency = 16
 
     def __init__(self, lanes=16, activation_bits=16, group_size=128):
         if lanes not in (1, 2, 4, 8, 16, 32):
@@ -112,7 +116,9 @@ class ActivationAligner(wiring.Component):
         )
         write, read = store.write_port(), store.read_port()
         end_bits = max(1, ceil_log2(self.beats))
-        about = data.StructLayout({"exponent": 5, "poison": 1, "end": end_bits, "planes": ceil_log2(MAX_PLANES)})
+        about = data.StructLayout(
+            {"exponent": 5, "poison": 1, "before_end": end_bits, "single": 1, "planes": ceil_log2(MAX_PLANES)}
+        )
         groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(2)]
         full = Signal(2)
         taken, freed = Signal(2), Signal(2)
@@ -151,115 +157,143 @@ class ActivationAligner(wiring.Component):
         together = Signal(32)
         m.d.comb += together.eq((now & came.replicate(32)) | (seen & (~first).replicate(32)))
         m.d.sync += [seen.eq(together), first.eq(ended)]
-        done, done_side = Signal(), Signal()
-        known, known_side, poison = Signal(), Signal(), Signal()
-        m.d.sync += [done.eq(ended), done_side.eq(ended_side), known.eq(done), known_side.eq(done_side)]
-        largest = Signal(5)
-        m.d.sync += poison.eq(seen[31])
-        m.d.sync += largest.eq(30 - leading_zeros(m, Cat(C(0, 1), seen[1:31] | 1)[:31], "above"))
+        # The largest exponent takes two cycles.
+        known, known_side, poison, largest = ended, ended_side, Signal(), Signal(5)
+        for k in range(3):
+            before, known, before_side, known_side = (
+                known,
+                Signal(name=f"known{k}"),
+                known_side,
+                Signal(name=f"side{k}"),
+            )
+            m.d.sync += [known.eq(before), known_side.eq(before_side)]
+        zeros = leading_zeros(m, Cat(C(0, 1), seen[1:31] | 1, C(0, 1)), "above", cut=3)
+        m.d.sync += [largest.eq(~zeros[:5]), poison.eq(delay(m, seen[31], "any_poison"))]
         with m.If(transfer):
             m.d.sync += beat.eq(beat + 1)
             with m.If(i.last):
                 m.d.sync += [beat.eq(0), side.eq(~side)]
         for k, group in enumerate(groups):
             with m.If(ended & (ended_side == k)):
-                m.d.sync += [group.end.eq(end), group.planes.eq(planes)]
+                m.d.sync += [group.before_end.eq(end - 1), group.single.eq(end == 0), group.planes.eq(planes)]
             with m.If(known & (known_side == k)):
                 m.d.sync += [group.exponent.eq(largest), group.poison.eq(poison)]
                 m.d.comb += taken[k].eq(1)
 
         # A side is closed from its last beat until it has been read.
-        closed, closed_next, side_next = Signal(2), Signal(2), Signal()
-        ends = transfer & i.last
-        m.d.comb += [
-            closed_next.eq((closed | (ends.replicate(2) & Cat(~side, side))) & ~freed),
-            side_next.eq(side ^ ends),
+        closed, unread, ends = Signal(2), Signal(2), Signal()
+        m.d.comb += [ends.eq(transfer & i.last), unread.eq(closed & ~freed)]
+        m.d.sync += [
+            closed.eq(unread | (ends.replicate(2) & Cat(~side, side))),
+            open_side.eq(~(ends | Mux(side, unread[1], unread[0]))),
         ]
-        m.d.sync += [closed.eq(closed_next), open_side.eq(~(closed_next >> side_next)[0])]
 
     def _read(self, m, read, groups, full, freed, end_bits):
-        side, beat, plane = Signal(), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
+        side, beat, left = Signal(), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
         group, active = Signal.like(groups[0], reset_less=True), Signal()
-        # Beats that leave the memory will find room in the queue: nothing behind it ever waits.
-        m.submodules.queue = queue = SyncFIFOBuffered(width=len(self.o.payload.as_value()), depth=QUEUE)
-        room = Signal(range(QUEUE + 1), init=QUEUE)
-        issue, enough = Signal(), Signal()
-        flags = data.StructLayout({"valid": 1, "first": 1, "last": 1, "final": 1, "exponent": 5, "poison": 1})
-        issued = Signal(flags)
-        at_end = beat == group.end
+        at_start, at_end = Signal(), Signal()
+        # Beats that leave the memory will find room in the queue: nothing before it ever waits.
+        m.submodules.queue = queue = BeatQueue(self.o.payload.shape(), QUEUE)
+        room = Signal(QUEUE - 1, init=-1)  # in unary, and for the beat of the cycle before too
+        issue, final, leaves = Signal(), Signal(), Signal(2)
+        flags = data.StructLayout(
+            {"valid": 1, "first": 1, "last": 1, "final": 1, "poison": 1, "exponent": 5, "complement": 5}
+        )
+        issued, chosen = Signal(flags), Signal.like(group)
         m.d.comb += [
-            issue.eq(active & enough),
+            issue.eq(active & room[1]),
+            final.eq(left == 0),
             issued.valid.eq(issue),
-            issued.first.eq(beat == 0),
+            issued.first.eq(at_start),
             issued.last.eq(at_end),
-            issued.final.eq(plane == group.planes),
+            issued.final.eq(final),
             issued.exponent.eq(group.exponent),
+            issued.complement.eq(~group.exponent),
             issued.poison.eq(group.poison),
             read.en.eq(1),
             read.addr.eq(Cat(beat, side)[-len(read.addr) :] if self.beats > 1 else side),
+            chosen.eq(Mux(side, groups[1].as_value(), groups[0].as_value())),
+        ]
+        more, less = Signal(), Signal()
+        m.d.sync += [
+            more.eq(queue.taken & ~issue),
+            less.eq(issue & ~queue.taken),
+            room.eq(Mux(more, Cat(1, room[:-1]), Mux(less, room[1:], room))),
         ]
         with m.If(~active):
             m.d.sync += [
-                group.eq(Mux(side, groups[1].as_value(), groups[0].as_value())),
+                group.eq(chosen),
                 active.eq((full >> side)[0]),
+                at_start.eq(1),
+                at_end.eq(chosen.single),
+                left.eq(chosen.planes),
             ]
         with m.If(issue):
-            m.d.sync += beat.eq(Mux(at_end, 0, beat + 1))
-            with m.If(at_end):
-                m.d.sync += plane.eq(Mux(issued.final, 0, plane + 1))
-                with m.If(issued.final):
-                    m.d.sync += [side.eq(~side), active.eq(0)]
-                    m.d.comb += freed.eq(Mux(side, 0b10, 0b01))
+            m.d.sync += [
+                beat.eq(Mux(at_end, 0, beat + 1)),
+                at_start.eq(at_end),
+                at_end.eq(Mux(at_end, group.single, beat == group.before_end)),
+                left.eq(left - at_end),
+                active.eq(~(at_end & final)),
+                side.eq(side ^ (at_end & final)),
+            ]
+        m.d.comb += leaves.eq(Cat(~side, side) & (issue & at_end & final).replicate(2))
+        m.d.sync += freed.eq(leaves)
 
         stages = [issued]
-        for k in range(6):
+        for k in range(1 + ALIGNMENT):
             stage = Signal(flags, name=f"stage{k}")
             m.d.sync += stage.eq(stages[-1])
             stages.append(stage)
         out, aligned = stages[-1], Signal(self.o.payload.shape())
         m.d.comb += [
             *(aligned[name].eq(out[name]) for name in ("exponent", "poison", "first", "last", "final")),
-            queue.w_en.eq(out.valid),
-            queue.w_data.eq(aligned),
-            self.o.valid.eq(queue.r_rdy),
-            self.o.payload.eq(queue.r_data),
-            queue.r_en.eq(self.o.ready),
+            queue.write.eq(out.valid),
+            queue.i.eq(aligned),
+            self.o.valid.eq(queue.o.valid),
+            self.o.payload.eq(queue.o.payload),
+            queue.o.ready.eq(self.o.ready),
         ]
-        m.d.sync += [room.eq(room - issue + (self.o.valid & self.o.ready)), enough.eq(room > 2)]
         for lane in range(self.lanes):
-            m.d.comb += aligned.integers[lane].eq(self._align(m, lane, read.data[lane], stages[1].exponent))
+            m.d.comb += aligned.integers[lane].eq(self._align(m, lane, read.data[lane], stages[2]))
 
-    def _align(self, m, lane, activation, largest):
-        """A2 and A3 in five cycles: how far; shift, in two steps; which way to round; round and negate."""
+    def _align(self, m, lane, activation, flags):
+        """A2 and A3 in seven cycles: exponents; how far, lower and upper bits; shift, in three steps; which way to
+        round; round and negate. ``flags`` are the next cycle's."""
         width = self.activation_bits
+        # Half of the lanes look at the complement: a register of its own, with half of the load.
+        largest = ~flags.complement if lane % 2 else flags.exponent
 
         def register(value, name):
-            signal = Signal(len(value), name=f"{name}{lane}", reset_less=True)
-            m.d.sync += signal.eq(value)
-            return signal
+            return delay(m, value, f"{name}_{lane}")
 
         # Cycle 1.
         normal, finite = activation.exponent.any(), ~activation.exponent.all()
-        significand = register(Cat(activation.fraction, normal) & finite.replicate(SIGNIFICAND_BITS), "significand")
-        exponent = Cat(activation.exponent[0] | ~normal, activation.exponent[1:])
-        amount = register((largest - exponent)[:5], "amount")
-        sign = register(activation.sign, "sign1_")
+        significand = register(Cat(activation.fraction, normal) & finite.replicate(SIGNIFICAND_BITS), "significand1")
+        exponent = register(Cat(activation.exponent[0] | ~normal, activation.exponent[1:]), "exponent1")
+        sign = delay(m, activation.sign, f"sign_{lane}", 5)
 
-        # Cycles 2 and 3. With the largest exponent the significand ends below bit `place`; an integer has width - 1
+        # Cycle 2: how far: the lower bits with a borrow, and the upper bits that have yet to lend it.
+        amount = register((largest[:2] - exponent[:2])[:3], "amount2")
+        upper = register((largest[2:] - exponent[2:])[:3], "upper2")
+        significand = register(significand, "significand2")
+
+        # Cycles 3 to 5. With the largest exponent the significand ends below bit `place`; an integer has width - 1
         # bits. Two bits more below: guard, and another that gathers what the shift loses.
         place = max(width - 1, SIGNIFICAND_BITS)
         excess = place - (width - 1)
         value = Cat(C(0, 2 + place - SIGNIFICAND_BITS), significand)
-        value = register(self._shift(m, value, amount[:2], f"near{lane}"), "near")
-        amount, sign = register(Cat(C(0, 2), amount[2:]), "rest"), register(sign, "sign2_")
-        value = register(self._shift(m, value, amount, f"far{lane}"), "far")
-        sign = register(sign, "sign3_")
+        value = register(self._shift(m, value, amount[:2], f"shift3_{lane}"), "value3")
+        amount = register((upper - amount[2])[:3], "amount3")
+        value = register(self._shift(m, value, Cat(C(0, 2), amount[:2]), f"shift4_{lane}"), "value4")
+        amount = register(Cat(C(0, 4), amount[2]), "amount4")
+        value = register(self._shift(m, value, amount, f"shift5_{lane}"), "value5")
 
-        # Cycle 4. -(floor + up) = ~floor + 1 - up
+        # Cycle 6. -(floor + up) = ~floor + 1 - up. Then: cycle 7.
         floor, guard, sticky = value[2 + excess :], value[1 + excess], value[: 1 + excess].any()
         up = guard & (sticky | floor[0]) & ~floor.all()
         carry = register(sign ^ up, "carry")
-        integer = increment(m, Cat(floor, C(0, 1)) ^ sign.replicate(width), carry, f"round{lane}")
+        integer = increment(m, Cat(floor, C(0, 1)) ^ sign.replicate(width), carry, f"round_{lane}")
         return register(integer[:width], "integer").as_signed()
 
     @staticmethod

@@ -118,7 +118,8 @@ def leading_zeros(m, value, name, cut=None):
     With ``cut``, the counts of parts of 2**cut bits are registered: the result is that of the cycle before.
     """
     bits = (len(value) - 1).bit_length()
-    value = Cat(C(-1, (1 << bits) - len(value)), value)
+    padding = (1 << bits) - len(value)
+    value = Cat(C((1 << padding) - 1, padding), value)
     # Of ever wider parts, lowest first: (none in it, zeros above its leading one).
     parts = [(~bit, []) for bit in value]
     for level in range(bits):

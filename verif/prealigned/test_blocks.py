@@ -304,3 +304,31 @@ def test_running_sums():
         assert results > 500
 
     simulate(design, bench)
+
+
+@pytest.mark.parametrize(("planes", "period"), [(1, 11), (2, 17)])
+def test_aligner_rate(planes, period):
+    """Latency from a group's last beat to its first, and cycles per full group where nobody stalls."""
+    design = ActivationAligner(lanes=4, group_size=32)
+    came, left = [], []
+
+    async def source(ctx):
+        ctx.set(design.i.payload.planes, planes - 1)
+        ctx.set(design.i.valid, 1)
+        ctx.set(design.o.ready, 1)
+        beat = 0
+        for cycle in range(12 * period):
+            ctx.set(design.i.payload.last, beat == design.beats - 1)
+            _, _, ready, valid, first, last = await ctx.tick().sample(
+                design.i.ready, design.o.valid, design.o.payload.first, design.i.payload.last
+            )
+            if ready:
+                beat = (beat + 1) % design.beats
+                came.extend([cycle] * last)
+            left.extend([cycle] * (valid and first))
+
+    simulate(design, source)
+    assert left[0] - came[0] == design.latency
+    starts = left[::planes]
+    assert len(starts) > 6
+    assert (starts[6] - starts[2]) / 4 == period
