@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth test lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth test fuzz lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -13,6 +13,7 @@ endif
 PRESET ?=
 LIBERTY ?=
 JOBS ?= 2
+N ?= 300
 ARGS ?=
 
 RUN := .venv/bin/python
@@ -25,6 +26,7 @@ make verilog   Verilog and a JSON sidecar for every top of a preset, in build/ve
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
+make fuzz      the core under a random host and malformed packets, N scenarios; build/fuzz/report.json
 make lint      ruff and import-linter
 make clean     remove build/
 
@@ -32,7 +34,8 @@ Variables:
   PRESET=name    configuration (verilog, synth); default: the generator's
   LIBERTY=path   standard cell library for synth; several separated by spaces; none: generic gates
   PYTHON=path    interpreter for the virtual environment; CPython 3.11
-  JOBS=n         test processes (sim, test); default 2
+  JOBS=n         processes (sim, test, fuzz); default 2
+  N=n            scenarios (fuzz); default 300
   ARGS=...       further arguments of the command: ARGS="-k pe --seed random" (sim, test), any option (others)
 
 Each target creates the virtual environment .venv on first use; verilog and synth need neither torch nor a
@@ -64,6 +67,9 @@ sim: setup-all
 test: lint
 	@rm -rf build/sim/junit build/sim/junit.xml
 	$(PYTEST)
+
+fuzz: setup-all
+	@$(RUN) -m verif.core.fuzz --count $(N) --jobs $(JOBS) $(ARGS)
 
 lint: setup-all
 	@$(RUN) -m ruff check .

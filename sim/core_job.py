@@ -129,7 +129,7 @@ def octets(beats: np.ndarray, width: int) -> np.ndarray:
     """Payloads of ``width`` bits in the form of :mod:`sim.beats` as uint8 [beats, ceil(width / 8)]."""
     size = -(-width // 8)
     if beats.ndim == 1:
-        beats = np.ascontiguousarray(beats.astype("<u8")).view(np.uint8).reshape(-1, 8)
+        beats = np.ascontiguousarray(beats.astype("<u8")).view(np.uint8).reshape(len(beats), 8)
     return np.ascontiguousarray(beats[:, :size])
 
 

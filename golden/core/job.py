@@ -10,14 +10,15 @@ from golden.core.layer import CoreResult, finish
 from golden.core.streams import check_weight, chunk_slices
 from golden.prealigned.aligner import AlignedActivations, align
 from golden.prealigned.dot import group_values, running_sums
+from golden.weights.packing import padded_lengths
 from golden.weights.parsing import ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.uniform import header_fields
 from golden.weights.unpacking import stack_rows
 from hw.spec.core import CHANNEL_HEADER, CoreConfig
-from hw.spec.datatypes import Datatype
+from hw.spec.datatypes import Datatype, code_bits
 from hw.spec.errors import WeightError
-from hw.spec.packet import group_size_code
+from hw.spec.packet import GROUP_HEADER_BITS, ROW_HEADER_BITS, WORD_BITS, group_size_code
 
 __all__ = ["ERROR_CODES", "CoreJob", "JobResult", "job_model"]
 
@@ -177,8 +178,11 @@ def _weights(
             if count > words or (count == longest and count != words):
                 codes[channel] = {ERROR_CODES["WEIGHT_LENGTH"]}
             if words:
-                row = parse_row(packet[1 : 1 + count, channel].copy(), lanes=config.datapath.lanes)
+                given = packet[1 : 1 + count, channel].copy()
+                row = parse_row(given, lanes=config.datapath.lanes)
                 codes[channel] = codes[channel] | _row_errors(job, row, length)
+                if _cut_datatype(given, row, config.datapath.lanes) not in (None, *job.datatypes):
+                    codes[channel].add(ERROR_CODES["RESERVED_HEADER"])
         parsed.append((row, scale, frozenset(codes[channel])))
     return parsed
 
@@ -200,3 +204,15 @@ def _row_errors(job: CoreJob, row: ParsedRow, length: int) -> set[int]:
     if row.length != length:
         codes.add(ERROR_CODES["WEIGHT_LENGTH"])
     return codes
+
+
+def _cut_datatype(words: np.ndarray, row: ParsedRow, lanes: int) -> int | None:
+    """Datatype field of the group in which a row packet ends, whose header is seen before its end; None without one."""
+    if not row.group_size or not row.flags & WeightError.WEIGHT_LENGTH:
+        return None
+    slots, whole = padded_lengths(row.length, row.group_size, lanes), len(row.datatype)
+    widths = np.array([code_bits(Datatype(int(field))) for field in row.datatype], np.int64)
+    start = ROW_HEADER_BITS + int((GROUP_HEADER_BITS + slots[:whole] * widths).sum())
+    if whole == len(slots) or start + GROUP_HEADER_BITS > WORD_BITS * len(words):
+        return None
+    return int(words[start // WORD_BITS] >> np.uint64(start % WORD_BITS)) & 15

@@ -19,6 +19,7 @@ from hw.spec.packet import MAX_ROW_LENGTH, group_size_code
 __all__ = ["QuantizedWeight", "checked_special_values"]
 
 _RESERVED = torch.iinfo(torch.int32).min
+_KNOWN = torch.tensor([field in list(Datatype) for field in range(256)])
 
 
 def checked_special_values(
@@ -112,9 +113,9 @@ class QuantizedWeight:
                 raise ValueError(f"{name} must have shape {list(shape)}, not {list(tensor.shape)}")
         if bool((self.select > 3).any()):
             raise ValueError(f"select must be in 0..3, not {int(self.select.max())}")
-        known = torch.tensor([field in list(Datatype) for field in range(256)])
-        if not bool(known[self.datatype.int()].all()):
-            wrong = int(self.datatype[~known[self.datatype.int()]][0])
+        known = _KNOWN[self.datatype.int()]
+        if not bool(known.all()):
+            wrong = int(self.datatype[~known][0])
             raise ValueError(f"datatype must be one of {[f'{d.value} ({d.name})' for d in Datatype]}, not {wrong}")
         if not bool(torch.isfinite(self.channel_scale).all()):
             raise ValueError("channel_scale must be finite")
