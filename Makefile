@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth test fuzz lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth attention-cost test fuzz lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -24,6 +24,7 @@ define HELP
 make demo      generated Verilog runs real LLM tensors; build/demo/report.json and a table
 make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
+make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
 make fuzz      the core under a random host and malformed packets, N scenarios; build/fuzz/report.json
@@ -59,6 +60,9 @@ verilog: setup-gen
 
 synth: setup-gen
 	@$(RUN) -m gen synth $(OPTIONS) $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+attention-cost: setup-gen
+	@$(RUN) -m gen.attention_cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 sim: setup-all
 	@rm -rf build/sim/junit build/sim/junit.xml

@@ -29,6 +29,7 @@ from hw.kv.engine import KvDequantizer
 from hw.kv.metadata import MetadataReader
 from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
 from hw.spec.kv_config import KvEngineConfig
+from hw.spec.rlkv import exact_token_bytes
 
 from .liberty import Library, generic_library, load_library
 from .synth import SynthResult, synthesize
@@ -78,7 +79,7 @@ def score_cycles(work: Workload, config: AttentionConfig) -> int:
     steps = -(-work.head_dim // LANES)
     between = config.channels // (2 * PAIRS_PER_WORD) + 3
     packed = sum(rows * steps + between for rows in work.blocks)
-    exact = sum(tokens * (PLANES * steps + 1) + between + steps for tokens in work.runs)
+    exact = sum(tokens * (PLANES * steps + 1) + between for tokens in work.runs)
     return packed + exact
 
 
@@ -95,8 +96,10 @@ VALUE_BETWEEN = 10
 
 
 def baseline_cycles(work: Workload, lanes: int) -> int:
-    """Cycles of either half of the dequantizing route: its exact tokens are FP16 and cost no more than packed ones."""
-    return work.tokens * -(-work.head_dim // lanes) + 2 * len(work.blocks)
+    """Cycles of either half of the dequantizing route. Its exact tokens come through a port as wide as the other's."""
+    packed = sum(work.blocks) * -(-work.head_dim // lanes) + 2 * len(work.blocks)
+    beats = exact_token_bytes(work.head_dim, "int8", BUS_BYTES) // BUS_BYTES
+    return packed + sum(work.runs) * max(beats, -(-work.head_dim // lanes))
 
 
 def _parts(config: AttentionConfig, lanes: tuple[int, ...]) -> dict[str, Callable[[], Component]]:
@@ -207,8 +210,10 @@ def cost_report(library: Library, *, quick: bool, lanes: tuple[int, ...] = BASEL
     work, config = Workload(), AttentionConfig()
     found = {}
     for name, make in _parts(config, lanes).items():
-        verilog, _ports = to_verilog(make(), name)
-        found[name] = synthesize(verilog, name, library, variants=QUICK if quick else VARIANTS)
+        component = make()
+        top = type(component).__name__.lower()
+        verilog, _ports = to_verilog(component, top)
+        found[name] = synthesize(verilog, top, library, variants=QUICK if quick else VARIANTS)
         tell(f"{name}: {found[name].gate_equivalents:.0f} GE, {found[name].delay_ps:.0f} ps")
     routes = [_compare(found, work, config, heads, lanes) for heads in HEADS]
     beats = score_cycles(work, config)
