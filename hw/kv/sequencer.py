@@ -240,6 +240,10 @@ class RowSequencer(wiring.Component):
         for size in range(4):
             with m.If(groups[1 + size]):
                 m.d.comb += plan.size.eq(size)
+        if lanes == 32:
+            # Of two segments in one beat none is transformed but by 16 channels, whatever the other's size.
+            with m.If(segments[0] != segments[1]):
+                m.d.comb += plan.size.eq(0)
         rfft = int(KvTransform.RFFT)
         m.d.comb += [
             plan.place.eq(place),
