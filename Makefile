@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth attention-cost test fuzz lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density attention-cost test fuzz lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -24,6 +24,7 @@ define HELP
 make demo      generated Verilog runs real LLM tensors; build/demo/report.json and a table
 make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
+make density   throughput per gate of the pre-aligned PEs, edges included, beside peers; build/density/report.json
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
@@ -33,7 +34,7 @@ make clean     remove build/
 
 Variables:
   PRESET=name    configuration (verilog, synth); default: the generator's
-  LIBERTY=path   standard cell library for synth; several separated by spaces; none: generic gates
+  LIBERTY=path   standard cell library for synth (density: libraries); several separated by spaces; none: generic gates
   PYTHON=path    interpreter for the virtual environment; CPython 3.11
   JOBS=n         processes (sim, test, fuzz); default 2
   N=n            scenarios (fuzz); default 300
@@ -60,6 +61,9 @@ verilog: setup-gen
 
 synth: setup-gen
 	@$(RUN) -m gen synth $(OPTIONS) $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+density: setup-gen
+	@$(RUN) -m gen density $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 attention-cost: setup-gen
 	@$(RUN) -m gen.attention_cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)

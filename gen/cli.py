@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .density_command import density
 from .kv_pack import kv_pack
 from .pack import pack
 
@@ -102,6 +103,7 @@ def synth(
     stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
 
 
+command(density)
 command(pack)
 command(kv_pack)
 

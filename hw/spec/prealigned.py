@@ -117,4 +117,7 @@ class PrealignedConfig:
 
 PREALIGNED_PRESETS = {
     "dense": PrealignedConfig(),
+    "dense-fp4": PrealignedConfig(digits=DIGIT_SETS["radix8-fp4"]),
 }
+"""``dense``: FP3 and INT3 in one step, FP4, INT4, INT5 and INT6 in two, INT8 in three; ``dense-fp4``: FP4
+in one, too."""
