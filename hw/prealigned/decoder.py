@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.prealigned.digits import MAX_STEPS, code_digits, digits_of, steps
+from hw.prealigned.digits import MAX_STEPS, code_digits, steps, value_digits
 from hw.prealigned.pe import Control, DigitBeat
 from hw.spec.datatypes import DATATYPE_BITS, FP_MAGNITUDES, MAX_CODE_BITS, SPECIAL_LIMIT, Datatype, code_bits
 from hw.spec.prealigned import PrealignedConfig
@@ -236,7 +236,7 @@ class DigitDecoder(wiring.Component):
                 if datatype not in self.config.datatypes:
                     continue
                 for magnitude in range(SPECIAL_LIMIT + 1):
-                    expansion = digits_of(magnitude, self.planes(datatype), digits) or ()
+                    expansion = value_digits(magnitude, self.planes(datatype), digits) or ()
                     for plane, digit in enumerate(expansion):
                         with m.Case(magnitude | index << 5 | plane << 6):
                             m.d.comb += found.eq(self._encode(digit))

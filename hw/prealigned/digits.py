@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from functools import cache
 
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
-from hw.spec.digits import DIGIT_SETS, MAX_MULTIPLE, DigitSet
+from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from hw.spec.digits import MAX_MULTIPLE, DigitSet
 
 __all__ = [
     "INTEGERS",
     "allowed_specials",
     "code_digits",
     "derive_digit_set",
-    "digits_of",
-    "largest_weight",
-    "name_of",
     "steps",
+    "value_digits",
 ]
 
 INTEGERS = (Datatype.INT8, Datatype.INT6, Datatype.INT5, Datatype.INT4, Datatype.INT3)
@@ -22,7 +20,7 @@ MAX_STEPS = 4
 
 
 @cache
-def digits_of(value: int, planes: int, digits: DigitSet) -> tuple[int, ...] | None:
+def value_digits(value: int, planes: int, digits: DigitSet) -> tuple[int, ...] | None:
     """``planes`` digits, lowest first, with ``value = sum d_p * 2**(plane_bits * p)``; None if there are none.
 
     Of several the lowest digit with the least magnitude is taken, the negative one of two, then the next alike.
@@ -32,7 +30,7 @@ def digits_of(value: int, planes: int, digits: DigitSet) -> tuple[int, ...] | No
     radix = 2**digits.plane_bits
     for digit in sorted((0, *digits.multiples, *(-m for m in digits.multiples)), key=lambda d: (abs(d), d)):
         if (value - digit) % radix == 0:
-            rest = digits_of((value - digit) // radix, planes - 1, digits)
+            rest = value_digits((value - digit) // radix, planes - 1, digits)
             if rest is not None:
                 return (digit, *rest)
     return None
@@ -47,13 +45,13 @@ def _values(datatype: Datatype) -> set[int]:
 @cache
 def steps(datatype: Datatype, digits: DigitSet) -> int:
     """Least number of planes in which every value of the datatype, the default special values too, has its digits."""
-    return next(n for n in range(1, 5) if all(digits_of(v, n, digits) is not None for v in _values(datatype)))
+    return next(n for n in range(1, 5) if all(value_digits(v, n, digits) is not None for v in _values(datatype)))
 
 
 def allowed_specials(datatype: Datatype, digits: DigitSet) -> frozenset[int]:
     """Special values up to +-16 that keep the datatype at its steps; a register must refuse all others."""
     limit = range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)
-    return frozenset(v for v in limit if digits_of(v, steps(datatype, digits), digits) is not None)
+    return frozenset(v for v in limit if value_digits(v, steps(datatype, digits), digits) is not None)
 
 
 def code_digits(datatype: Datatype, code: int, digits: DigitSet, special: int = 0) -> tuple[int, ...]:
@@ -64,16 +62,10 @@ def code_digits(datatype: Datatype, code: int, digits: DigitSet, special: int = 
         k = digits.plane_bits
         carried = [(value + (1 << k * p >> 1)) >> k * p for p in range(planes + 1)]
         return tuple(carried[p] - (carried[p + 1] << k) for p in range(planes))
-    found = digits_of(abs(value), planes, digits)
+    found = value_digits(abs(value), planes, digits)
     if found is None:
         raise ValueError(f"special must be one of {sorted(allowed_specials(datatype, digits))}, not {special!r}")
     return tuple(-digit for digit in found) if value < 0 else found
-
-
-def largest_weight(datatype: Datatype) -> int:
-    """Largest magnitude of a value of the datatype, with any special value that may be programmed."""
-    largest = max(abs(v) for v in _values(datatype))
-    return max(largest, SPECIAL_LIMIT) if datatype in FP_MAGNITUDES else largest
 
 
 def derive_digit_set(wanted: Mapping[Datatype, int]) -> DigitSet:
@@ -106,10 +98,4 @@ def derive_digit_set(wanted: Mapping[Datatype, int]) -> DigitSet:
 
 
 def _lacking(wanted: Mapping[Datatype, int], digits: DigitSet) -> list[tuple[Datatype, int]]:
-    return [(d, v) for d, count in wanted.items() for v in _values(d) if digits_of(v, count, digits) is None]
-
-
-def name_of(digits: DigitSet) -> str:
-    """The digit set's name, or its multiples if it has none."""
-    names = [name for name, known in DIGIT_SETS.items() if known == digits]
-    return names[0] if names else "{" + ", ".join(map(str, digits.multiples)) + "}"
+    return [(d, v) for d, count in wanted.items() for v in _values(d) if value_digits(v, count, digits) is None]
