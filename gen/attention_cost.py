@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from amaranth.lib.wiring import Component
 
-from hw.attention.baseline import Fp16Product
+from hw.attention.baseline import DequantizedDot, DequantizedSum
 from hw.attention.channels import ChannelSums
 from hw.attention.dot import DotArray
 from hw.attention.fold import PAIRS_PER_WORD, FoldUnit
@@ -25,7 +25,6 @@ from hw.attention.score_out import ScoreOut
 from hw.attention.value import ValueCore
 from hw.attention.value_out import ValueOut
 from hw.attention.weights import WeightAligner
-from hw.fp32 import Fp32Adder
 from hw.kv.engine import KvDequantizer
 from hw.kv.metadata import MetadataReader
 from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
@@ -117,10 +116,13 @@ def _parts(config: AttentionConfig, lanes: tuple[int, ...]) -> dict[str, Callabl
         "channel_sums": lambda: ChannelSums(config),
         "value_out": lambda: ValueOut(config),
     }
-    parts |= {"fp16_product": Fp16Product, "fp32_adder": Fp32Adder}
     for n in lanes:
         engine = KvEngineConfig(lanes=n, max_channels=config.channels)
-        parts[f"kv_dequantizer_{n}"] = lambda engine=engine: KvDequantizer(engine)
+        parts |= {
+            f"kv_dequantizer_{n}": lambda engine=engine: KvDequantizer(engine),
+            f"dequantized_dot_{n}": lambda n=n: DequantizedDot(n, config.channels),
+            f"dequantized_sum_{n}": lambda n=n: DequantizedSum(n, config.channels),
+        }
     return parts
 
 
@@ -164,25 +166,13 @@ def _fused(found: Mapping[str, SynthResult], work: Workload, config: AttentionCo
 
 
 def _baseline(found: Mapping[str, SynthResult], work: Workload, lanes: int, heads: int) -> list[dict]:
-    """The dequantizers whole; products and adders counted, without the registers and wires between them.
-
-    q . k takes an adder per lane and one more (`DequantizedDot`), P . V one per lane (`DequantizedSum`) and a running
-    sum per channel in memory.
-    """
     cycles = baseline_cycles(work, lanes)
-    engine, product, adder = found[f"kv_dequantizer_{lanes}"], found["fp16_product"], found["fp32_adder"]
-    gates = lanes * (product.gate_equivalents + adder.gate_equivalents)
-    delay = max(product.delay_ps, adder.delay_ps)
-    dot = gates + adder.gate_equivalents, 16 * work.head_dim, delay
-    total = gates, 32 * work.head_dim, delay
-    whole = engine.gate_equivalents, engine.memory_bits, engine.delay_ps
-    rows = (
-        ("keys dequantized", whole, heads),
-        ("q . k", dot, 1),
-        ("values dequantized", whole, heads),
-        ("P . V", total, 1),
-    )
-    return [_row(f"{name}, {lanes} lanes", *block, cycles, share) for name, block, share in rows]
+    engine, dot, total = (found[f"{n}_{lanes}"] for n in ("kv_dequantizer", "dequantized_dot", "dequantized_sum"))
+    rows = (("keys dequantized", engine, heads), ("q . k", dot, 1), ("values dequantized", engine, heads))
+    return [
+        _row(f"{name}, {lanes} lanes", r.gate_equivalents, r.memory_bits, r.delay_ps, cycles, share)
+        for name, r, share in (*rows, ("P . V", total, 1))
+    ]
 
 
 def _compare(found, work, config, heads, lanes) -> dict:
