@@ -18,7 +18,7 @@ from hw.unpacker import RowUnpacker
 
 __all__ = ["SCALES", "CodeGroup", "GroupStep", "WeightChannel"]
 
-SCALES = 4
+SCALES = 8
 """Channel scales that wait for their results, for each channel."""
 
 

@@ -13,8 +13,8 @@ from hw.spec.core import CoreConfig
 
 __all__ = ["SLOTS", "ResultBeat", "ResultWriter"]
 
-SLOTS = 2
-"""Blocks of R x C results that can wait."""
+SLOTS = 8
+"""Blocks of R x C results between the last step that makes one and the last beat that takes it away: some 75 cycles."""
 
 
 class ResultBeat(data.StructLayout):
@@ -27,8 +27,8 @@ class ResultBeat(data.StructLayout):
 class ResultWriter(wiring.Component):
     """Stores results as they come, C tokens of one channel at a time, and sends them token by token.
 
-    Equations C1 to C3 of docs/core.md. Two blocks fit: R valid inputs may come for each of ``SLOTS`` blocks, and for
-    one more after every ``free``. Throughput P results per cycle.
+    Equations C1 to C3 of docs/core.md. R valid inputs may come for each of ``SLOTS`` blocks, and for one more after
+    every ``free``. Throughput P results per cycle.
 
     Members
     -------
@@ -78,7 +78,8 @@ class ResultWriter(wiring.Component):
         m.d.comb += fills.eq(self.i_valid & (row[:-slot_bits] == config.rows - 1))
         with m.If(self.i_valid):
             m.d.sync += row.eq(row + 1)
-        m.d.sync += filled.eq(filled + fills - self.free)
+        self._emptied = Signal()
+        m.d.sync += [filled.eq(filled + fills - self._emptied), self.free.eq(self._emptied)]
         shape = data.ArrayLayout(ColumnResult, config.columns)
         slot, piece, column = Signal(slot_bits), Signal(piece_bits), Signal(range(max(2, config.columns)))
         reads = []
@@ -119,7 +120,7 @@ class ResultWriter(wiring.Component):
         m.d.comb += [
             last_piece.eq(channels <= lanes),
             last_token.eq(column + 1 == tokens),
-            issue.eq(running & counter.settled & (filled != 0) & ~self.free & self._room),
+            issue.eq(running & counter.settled & (filled != 0) & self._room),
             beat_ends.eq(~self.plan.fp16 | half | last_piece),
             about.keep.eq(Cat(channels > lane for lane in range(lanes))),
             about.half.eq(half),
@@ -127,13 +128,13 @@ class ResultWriter(wiring.Component):
             about.last.eq(last_piece & last_token & last_set),
         ]
         self._finished = Signal()  # every result of the job is on its way
-        m.d.sync += self.free.eq(0)
         with m.If(issue):
             m.d.sync += [piece.eq(piece + 1), half.eq(~half & self.plan.fp16)]
             with m.If(last_piece):
                 m.d.sync += [piece.eq(0), half.eq(0), column.eq(column + 1)]
                 with m.If(last_token):
-                    m.d.sync += [column.eq(0), slot.eq(slot + 1), set_.eq(~last_set), self.free.eq(1)]
+                    m.d.comb += self._emptied.eq(1)
+                    m.d.sync += [column.eq(0), slot.eq(slot + 1), set_.eq(~last_set)]
                     with m.If(last_set):
                         m.d.comb += [counter.next.eq(1), *(scale.ready.eq(1) for scale in self.scales)]
                         with m.If(place.last):

@@ -89,17 +89,20 @@ def check(config: CoreConfig, problem: Problem, run) -> None:
 
 
 @pytest.mark.sim
-def test_any_job(rng, seed):
+@pytest.mark.parametrize(("name", "jobs"), [("tiny", 40), ("edge", 8)])
+def test_any_job(name, jobs, rng, seed):
     """Sizes below, at and above every block size, one datatype or any mixture, each stream held up in turn."""
-    config = core_preset("tiny")
+    config = core_preset(name)
     problems, requests = [], []
-    for index in range(40):
-        tokens, inputs, outputs = (int(rng.integers(1, most)) for most in (10, 40 if index % 4 else 210, 24))
+    for index in range(jobs):
+        most = (10, (40 if index % 4 else 210) * config.chunk // 64, 3 * config.block_outputs)
+        tokens, inputs, outputs = (int(rng.integers(1, limit)) for limit in most)
+        size = int(rng.choice(config.group_sizes))
         kinds = list(Datatype) if index % 2 else [Datatype(int(rng.integers(1, 12)))]
-        problem = drawn(rng, (tokens, inputs, outputs), 32, kinds, fp16=bool(rng.integers(2)))
+        problem = drawn(rng, (tokens, inputs, outputs), size, kinds, fp16=bool(rng.integers(2)))
         problems.append(problem)
         requests.append(request(rng, config, problem, **TRAFFIC[index % len(TRAFFIC)]))
-    for problem, run in zip(problems, run_core(core("tiny"), config, requests, seed=seed), strict=True):
+    for problem, run in zip(problems, run_core(core(name), config, requests, seed=seed), strict=True):
         check(config, problem, run)
 
 
