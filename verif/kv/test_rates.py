@@ -59,12 +59,12 @@ def promised(config: KvEngineConfig, kind: dict) -> int:
 
 @pytest.mark.sim
 def test_rates(engine, rng, seed):
-    """Blocks of 256 beats (32 tokens with 4 and 8 lanes, whole pages of 128 with 32), back to back; and, for the
-    report, blocks of the smallest group."""
+    """Blocks of 32 tokens with 4 and 8 lanes, of 64 with more, back to back; and for the report blocks of the smallest
+    group."""
     config, built = engine
     lanes = config.lanes
     channels = 32 if lanes == 4 else 64
-    rows = 256 * lanes // channels
+    rows = SMALLEST_GROUP if lanes <= 8 else 2 * SMALLEST_GROUP
     jobs, names = [], []
     for name, kind in KINDS.items():
         if kind.get("transform", NONE) not in {NONE, *config.transforms}:
