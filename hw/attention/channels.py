@@ -19,7 +19,7 @@ class ChannelSums(wiring.Component):
     """Adds rows, 64 channels of one row per cycle, as 16 channels of four rows: a fourth of the accumulators' adders.
 
     ```
-    codes -> four rows (two sets) -> 16 codes of each -> 4 products + sum -> sums (two sets of all channels)
+    codes -> four rows (two sets) -> 16 codes of each -> 4 products added -> register -> + -> sums (two sets)
     ```
 
     Rows are gathered to batches of four; while one is gathered, the batch before goes through the adders, 16 channels
@@ -27,7 +27,7 @@ class ChannelSums(wiring.Component):
     four planes are a batch whose weights are 64, 16, 4 and 1 times y. Sums lie in memory, those of one group beside
     those of the group before, which are read meanwhile.
 
-    Throughput: a step per cycle while ``ready``. Sums of a group are there 3 cycles after its last step was taken for
+    Throughput: a step per cycle while ``ready``. Sums of a group are there 4 cycles after its last step was taken for
     channels 0..15, and a cycle later for each 16 more.
 
     Parameters
@@ -134,37 +134,47 @@ class ChannelSums(wiring.Component):
             shape=data.ArrayLayout(self.config.sum_bits, SUM_LANES), depth=2 << self.group_bits, init=[]
         )
         write, before, out = store.write_port(), store.read_port(), store.read_port()
-        m.d.comb += [before.addr.eq(Cat(phase, batch_set)), before.en.eq(1)]
         m.d.comb += [out.addr.eq(self.address), out.en.eq(1), self.sums.eq(out.data)]
         part = ceil_log2(BATCH)
         for read in reads:
             m.d.comb += [read.addr.eq(Cat(batch_half, phase[part:])[: len(read.addr)]), read.en.eq(1)]
-        adding, first, place = Signal(), Signal(reset_less=True), Signal(self.group_bits, reset_less=True)
-        target = Signal(reset_less=True)
-        m.d.sync += [adding.eq(run), first.eq(batch_fresh), place.eq(phase), target.eq(batch_set)]
+        about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1})
+        now, then = Signal(about, reset_less=True), Signal(about, reset_less=True)
+        multiplying, adding = Signal(), Signal()
+        m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh)), multiplying.eq(run)]
+        m.d.sync += [then.eq(now), adding.eq(multiplying)]
         shifts = [2 * (PLANES - 1 - r) for r in range(BATCH)]
         factors = [Signal(bits + shift, name=f"factor{r}", reset_less=True) for r, shift in enumerate(shifts)]
         with m.If(run & (phase == 0)):
             for r, shift in enumerate(shifts):
-                there = filled >= r if r else C(1, 1)
-                m.d.sync += factors[r].eq(Mux(batch_exact, Cat(C(0, shift), weights[r]), Mux(there, weights[r], 0)))
+                there = (filled >= r) | batch_exact if r else C(1, 1)
+                weight = Mux(there, weights[r], 0)
+                m.d.sync += factors[r].eq(Mux(batch_exact, weight << shift, weight))
         triples = []
         for r, factor in enumerate(factors):
             triple = Signal(len(factor) + 2, name=f"triple{r}")
             m.d.comb += triple.eq(factor + (factor << 1))
             triples.append(triple)
 
-        m.d.comb += [write.addr.eq(Cat(place, target)), write.en.eq(adding)]
+        m.d.comb += [
+            before.addr.eq(Cat(now.place, now.set)),
+            before.en.eq(1),
+            write.addr.eq(Cat(then.place, then.set)),
+            write.en.eq(adding),
+        ]
+        picked = [Signal(2 * SUM_LANES, name=f"picked{r}") for r in range(BATCH)]
+        most = max(BATCH * 3, (1 << 2 * PLANES) - 1) * ((1 << bits) - 1)
+        for r, read in enumerate(reads):
+            m.d.comb += picked[r].eq(read.data.word_select(now.place[:part], 2 * SUM_LANES))
         for lane in range(SUM_LANES):
             products = []
             for r, (factor, triple) in enumerate(zip(factors, triples, strict=True)):
-                code = reads[r].data.word_select(place[:part], 2 * SUM_LANES)[2 * lane : 2 * lane + 2]
-                local, product = Signal(2, name=f"code{r}_{lane}"), Signal(len(triple), name=f"product{r}_{lane}")
-                m.d.comb += [
-                    local.eq(code),
-                    product.eq(Mux(local[1], Mux(local[0], triple, factor << 1), Mux(local[0], factor, 0))),
-                ]
+                code = picked[r].word_select(lane, 2)
+                product = Signal(len(triple), name=f"product{r}_{lane}")
+                m.d.comb += product.eq(Mux(code[1], Mux(code[0], triple, factor << 1), Mux(code[0], factor, 0)))
                 products.append(product)
-            held = Mux(first, 0, before.data[lane])
-            m.d.comb += write.data[lane].eq(held + products[0] + products[1] + products[2] + products[3])
+            part_sum = Signal(range(most + 1), name=f"part{lane}", reset_less=True)
+            m.d.sync += part_sum.eq(products[0] + products[1] + products[2] + products[3])
+            held = Mux(then.fresh, 0, before.data[lane])
+            m.d.comb += write.data[lane].eq(held + part_sum)
         return m

@@ -112,11 +112,14 @@ class ValueOut(wiring.Component):
                 with m.If(self.jobs.valid):
                     m.d.sync += marked.eq(marked | job.marked)
                     m.d.comb += self.grant.eq(job.words)
-                    m.next = "EXACT"
-                    with m.If(job.words):
-                        m.next = "BLOCK"
-                    with m.Elif(job.marked):
-                        m.next = "SETTLE"
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                # By now the first channels' sums are written; the others are before they are read.
+                m.next = "EXACT"
+                with m.If(job.words):
+                    m.next = "BLOCK"
+                with m.Elif(job.marked):
+                    m.next = "SETTLE"
             with m.State("BLOCK"):
                 m.d.comb += [
                     self.records.ready.eq(~second),

@@ -69,7 +69,7 @@ class AttentionConfig:
     channels: int = 64
     query_bits: int = 12
     fold_bits: int = 10
-    weight_bits: int = 11
+    weight_bits: int = 8
     minima: bool = False
 
     def __post_init__(self):

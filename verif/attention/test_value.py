@@ -17,7 +17,7 @@ from sim.job import run_jobs
 from verif.attention.value_lists import Run, ValueList, compare_values, value_job
 from verif.kv.blocks import random_block, random_header
 
-CONFIGS = (AttentionConfig(), AttentionConfig(channels=128, weight_bits=8))
+CONFIGS = (AttentionConfig(), AttentionConfig(channels=128, weight_bits=11))
 FORMATS = (KvFormat.V158, KvFormat.V2)
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.3}, {"idle": {"i": 0.7}, "stall": 0.1, "burst": 4.0}]
 
