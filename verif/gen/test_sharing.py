@@ -64,7 +64,10 @@ def test_one_module_for_equal_components():
     modules = re.findall(r"^module (\w+)", text, re.MULTILINE)
     assert sorted(modules) == ["top", "top__counter", "top__pair"]
     assert Counter.made == 1
-    assert len(re.findall(r"^  top__counter \w+ \(", text, re.MULTILINE)) == 2
+    resets = re.findall(r"^  top__counter \w+ \(.*?\.rst\((.*?)\)", text, re.MULTILINE | re.DOTALL)
+    cleared = next(reset for reset in resets if reset != "rst")
+    assert sorted(resets) == sorted(["rst", cleared])
+    assert re.search(rf"assign {re.escape(cleared.strip())} *= rst \| clear;", text)
     assert [port["name"] for port in ports] == ["clear", "steps", "clk", "rst", "counts"]
     assert text == to_verilog(Nested(), "top")[0]
 
