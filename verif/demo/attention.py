@@ -24,7 +24,7 @@ from hw.attention.score import ScoreCore
 from hw.attention.value import ValueCore
 from hw.attention.value_out import Value
 from hw.spec.attention import GROUP_ROWS, AttentionConfig
-from hw.spec.kv_formats import KvFormat
+from hw.spec.kv_formats import KvFormat, KvTransform
 from hw.spec.rlkv import CommandKind, KvPart, RlkvCommand, RlkvOp, RlkvOperation, rlkv_preset
 from sim.build import Built, build
 from sim.job import run_jobs
@@ -86,10 +86,10 @@ class _Cache:
                 self.put(command, self.slots(command.head, part, tokens))
 
 
-def _prefill(kv: KV, plan: MemoryPlan) -> _Cache:
-    """The first CONTEXT tokens: packed blocks and exact tokens, everything written to memory."""
+def _prefill(kv: KV, plan: MemoryPlan, context: int) -> _Cache:
+    """The first ``context`` tokens: packed blocks and exact tokens, everything written to memory."""
     k, v = (x[LAYER : LAYER + 1].float() for x in (kv.k, kv.v))
-    packed = pack_cache(k[:, :, :CONTEXT], v[:, :, :CONTEXT], plan.fmt)
+    packed = pack_cache(k[:, :, :context], v[:, :, :context], plan.fmt)
     centres = {head: block.scales.view(np.float16).astype(np.float64) for _, head, block in packed.blocks("centre")}
     blocks: dict[tuple[int, int], list[Block]] = {}
     for part, kind in ((KvPart.KEY, "key"), (KvPart.VALUE, "value")):
@@ -100,12 +100,12 @@ def _prefill(kv: KV, plan: MemoryPlan) -> _Cache:
         # The centre is off every key of a head with blocks, exact ones too: softmax does not see it.
         centre = torch.from_numpy(centres[head]) if FULL >> head & 1 else 0.0
         exact[head] = tuple(_one(write_int8((x[0, head].double() - c)[None])) for x, c in ((k, centre), (v, 0.0)))
-    pools = plan.pools(CONTEXT + plan.config.block_tokens)
+    pools = plan.pools(context + plan.config.block_tokens)
     end = max(base + size for base, size in pools.regions(plan.config).values())
     cache = _Cache(AddressModel(plan.config, pools), bytearray(end), blocks, exact)
     cache.run(op=RlkvOp.POLICY, mask=FULL, last=1)
     cache.run(op=RlkvOp.OPEN)
-    cache.run(op=RlkvOp.EXTEND, count=CONTEXT)
+    cache.run(op=RlkvOp.EXTEND, count=context)
     for (head, part), found in blocks.items():
         for block in found if FULL >> head & 1 else ():
             packet = pack_block(block)
@@ -155,7 +155,7 @@ def _key_list(cache: _Cache, entry: _List, query: torch.Tensor) -> KeyList:
     if blocks:
         return KeyList(query, blocks[0].header, blocks[0].channels, items, packets, {})
     header = replace(cache.blocks[entry.head, int(KvPart.KEY)][0].header, format=KvFormat.K1, segment0=64,
-                     transform0=0, transform1=0)  # fmt: skip
+                     transform0=KvTransform.NONE, transform1=KvTransform.NONE)  # fmt: skip
     return KeyList(query, header, np.arange(64), items, packets, {})
 
 
@@ -216,9 +216,14 @@ def _items(name: str, lists: list[_List], ends: np.ndarray, wrong: list[int], co
 
 
 def run_attention(
-    out_dir: Path, seed: int, *, steps: int = STEPS, progress: Callable[[str], None] = lambda what: None
+    out_dir: Path,
+    seed: int,
+    *,
+    context: int = CONTEXT,
+    steps: int = STEPS,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> Section:
-    """Decode ``steps`` tokens after CONTEXT of real text in one layer: scores, softmax here, outputs.
+    """Decode ``steps`` tokens after ``context`` of real text in one layer: scores, softmax here, outputs.
 
     Parameters
     ----------
@@ -234,23 +239,23 @@ def run_attention(
     progress("building the simulators of score_core and value_core")
     score_core = _emit(ScoreCore(config), "score_core", out_dir, section)
     value_core = _emit(ValueCore(config), "value_core", out_dir, section)
-    progress(f"packing {CONTEXT} tokens")
-    kv = capture_kv(CONTEXT + steps)
+    progress(f"packing {context} tokens")
+    kv = capture_kv(context + steps)
     plan = MemoryPlan(config=rlkv_preset("smollm2-135m", layers=1), head_dim=64, fmt=preset("default"), n_full=2)
-    cache = _prefill(kv, plan)
+    cache = _prefill(kv, plan, context)
     lists, key_lists = [], []
     for step in range(steps):
         cache.run(op=RlkvOp.EXTEND, count=1)
         cache.write()
         for entry in _read(cache):
-            query = (kv.q[LAYER, entry.query, CONTEXT + step].double() / 8).half()
+            query = (kv.q[LAYER, entry.query, context + step].double() / 8).half()
             lists.append((step, entry))
             key_lists.append(_key_list(cache, entry, query))
     entries = [entry for _, entry in lists]
     read_keys = [sum(len(data) for _, data in entry.keys) for entry in entries]
     read_values = [sum(len(data) for _, data in entry.values) for entry in entries]
     bytes_wrong = [
-        int(a + b != plan.read_bytes(CONTEXT + step + 1, full=bool(FULL >> entry.head & 1)))
+        int(a + b != plan.read_bytes(context + step + 1, full=bool(FULL >> entry.head & 1)))
         for a, b, (step, entry) in zip(read_keys, read_values, lists, strict=True)
     ]
 
@@ -297,7 +302,7 @@ def run_attention(
     ends = result.output_cycles["o"].reshape(len(lists), 64)[:, -1]
     section.items += _items("outputs", entries, ends, wrong, [64] * len(lists), errors, read_values, steps)
     section.notes = [
-        f"{CONTEXT} tokens of real text, then {steps} decoding steps; KV heads 0 and 1 full, 2 a window head, three "
+        f"{context} tokens of real text, then {steps} decoding steps; KV heads 0 and 1 full, 2 a window head, three "
         "query heads each. Every byte is read from a memory image at the addresses of the address generator's READs; "
         "bytes per step are those of golden.rlkv.plan, or the item fails. Error: against float64, same cache, relative "
         f"to the sum of |q k| or |p v|. Text: pydoc_data.topics, SHA-256 {text_hash()[:12]}.",
