@@ -11,12 +11,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from gen.liberty import generic_library, load_library
 from golden.document import write_between_markers
 from hw.spec.config import preset
+from verif.demo.attention import run_attention
 from verif.demo.kv import run_kv
 from verif.demo.report import write_report
 from verif.demo.weights import run_weights
 
 OUT_DIR = Path("build/demo")
-SECTIONS = ("weights", "kv")
+SECTIONS = ("weights", "kv", "attention")
 
 
 def main(
@@ -60,6 +61,8 @@ def main(
             sections.append(run_weights(column, out, seed, library=library, verilog=verilog, progress=tell))
         if "kv" in (section or SECTIONS):
             sections.append(run_kv(out, seed, progress=tell))
+        if "attention" in (section or SECTIONS):
+            sections.append(run_attention(out, seed, progress=tell))
     passed = write_report(sections, seed, out)
     for part in sections:
         part.show(console)

@@ -23,7 +23,7 @@ from hw.attention.layouts import Score
 from hw.attention.score import ScoreCore
 from hw.attention.value import ValueCore
 from hw.attention.value_out import Value
-from hw.spec.attention import GROUP_ROWS, AttentionConfig
+from hw.spec.attention import AttentionConfig
 from hw.spec.kv_formats import KvFormat, KvTransform
 from hw.spec.rlkv import CommandKind, KvPart, RlkvCommand, RlkvOp, RlkvOperation, rlkv_preset
 from sim.build import Built, build
@@ -38,6 +38,9 @@ __all__ = ["run_attention"]
 LAYER, CONTEXT, STEPS = 15, 1024, 2
 FULL = 0b011
 """KV heads 0 and 1 keep everything, head 2 sinks and a window."""
+
+EXACT_ROWS = 32
+"""Rows of a group of exact tokens: their weights take as long to come in as their rows, so long groups would wait."""
 
 COLUMNS = [
     Column("what", "name"),
@@ -168,8 +171,8 @@ def _value_list(cache: _Cache, entry: _List, p: torch.Tensor) -> ValueList:
         else:
             own = slice(command.token, command.token + command.tokens)
             values = cache.exact[entry.head][1]
-            cuts = [GROUP_ROWS] * (command.tokens // GROUP_ROWS)
-            cuts += [command.tokens % GROUP_ROWS] if command.tokens % GROUP_ROWS else []
+            cuts = [EXACT_ROWS] * (command.tokens // EXACT_ROWS)
+            cuts += [command.tokens % EXACT_ROWS] if command.tokens % EXACT_ROWS else []
             items.append(Run(values.codes[own], values.scale[own], tuple(cuts)))
         shares.append(p[start : start + command.tokens])
         start += command.tokens
@@ -201,7 +204,7 @@ def _items(name: str, lists: list[_List], ends: np.ndarray, wrong: list[int], co
     found = []
     for full in (True, False):
         chosen = [n for n, entry in enumerate(lists) if bool(FULL >> entry.head & 1) == full]
-        item = Item(f"{name}, {'full' if full else 'window'} heads", expected=sum(counts[n] for n in chosen))
+        item = Item(f"{name}, {'full' if full else 'window'} heads", expected=sum(int(counts[n]) for n in chosen))
         item.compared = item.expected
         item.mismatches = sum(wrong[n] for n in chosen)
         item.cycles = int(sum(cycles[n] for n in chosen))
