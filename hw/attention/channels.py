@@ -97,7 +97,8 @@ class ChannelSums(wiring.Component):
         run, phase = Signal(), Signal(self.group_bits)
         taken, complete = Signal(), Signal()
         m.d.comb += [
-            self.ready.eq(~complete | ~run | (phase == self.groups)),
+            # A sum is read the cycle before it is written: batches of one cycle must not follow at once.
+            self.ready.eq(~complete | ~run | ((phase == self.groups) & (self.groups != 0))),
             taken.eq(self.valid & self.ready),
             complete.eq(self.row_last & (self.last | (slot == BATCH - 1))),
         ]

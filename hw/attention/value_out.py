@@ -40,7 +40,7 @@ class ValueOut(wiring.Component):
     ```
 
     A channel per cycle, as its record comes from the metadata reader; V2 takes two: four scales, then the same four
-    channels' minima. Latency 6 cycles. After a list's last group its elements leave, one per cycle.
+    channels' minima. Latency 7 cycles. After a list's last group its elements leave, one per cycle.
 
     Members
     -------
@@ -199,18 +199,30 @@ class ValueOut(wiring.Component):
                     Mux(job.exact, PLANE_OFFSET * job.total, Mux(job.ternary, job.total, 0)))
             ),
         ]  # fmt: skip
-        number = Signal(signed(bits + 1))
-        m.d.comb += number.eq(plus - minus)
-        m.submodules.convert = convert = SignedToFp32(bits + 1 + SCALE_BITS)
+        number, negated = Signal(signed(bits + 1)), Signal()
         unit = Signal(signed(UNIT_BITS))
-        m.d.comb += unit.eq((e | ~e.any()) + job.exponent - (25 + BIAS + self.config.weight_bits))
-        product = register(number * g, "product", signed(bits + 1 + SCALE_BITS))
-        m.d.comb += [convert.i.eq(product), convert.unit.eq(register(unit, "unit", signed(UNIT_BITS)))]
+        m.d.comb += [
+            number.eq(plus - minus),
+            negated.eq(number[-1]),
+            unit.eq((e | ~e.any()) + job.exponent - (25 + BIAS + self.config.weight_bits)),
+        ]
+        magnitude = register((number[:-1] ^ negated.replicate(bits)) + negated, "magnitude", bits)
+        g, unit, negated = register(g, "g"), register(unit, "unit", signed(UNIT_BITS)), register(negated, "negated")
 
-        # Cycles 3 and 4: to FP32. Cycles 5 and 6: the addition; the results are read the cycle before.
+        # Cycle 3: the product, without its sign.
+        product = register(magnitude * g, "product", bits + SCALE_BITS)
+        m.submodules.convert = convert = SignedToFp32(bits + 1 + SCALE_BITS)
+        m.d.comb += [
+            convert.i.eq(Cat(product, C(0, 1)).as_signed()),
+            convert.unit.eq(register(unit, "product_unit", signed(UNIT_BITS))),
+        ]
+        for k in range(1 + convert.latency):
+            negated = register(negated, f"negated{k}")
+
+        # Cycles 4 and 5: to FP32. Cycles 6 and 7: the addition; the results are read the cycle before.
         m.submodules.adder = adder = Fp32Adder()
-        stages = 2 + convert.latency + adder.latency
-        adding = 2 + convert.latency
+        stages = 3 + convert.latency + adder.latency
+        adding = 3 + convert.latency
         valids, channels, fresh = [issue], [channel], first & ~second
         for k in range(stages):
             valid = Signal(name=f"valid{k}")
@@ -226,7 +238,7 @@ class ValueOut(wiring.Component):
             before.en.eq(1),
             after.en.eq(1),
             adder.a.eq(Mux(fresh, 0, before.data.as_value())),
-            adder.b.eq(convert.o),
+            adder.b.eq(Cat(convert.o.as_value()[:31], negated & convert.o.as_value()[:31].any())),
             write.addr.eq(channels[stages]),
             write.data.eq(adder.o),
             write.en.eq(valids[stages]),
