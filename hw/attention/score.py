@@ -214,7 +214,7 @@ class ScoreCore(wiring.Component):
                     if self.config.minima:
                         m.d.comb += out.constant_valid.eq(1)
             with m.State("ROWS"):
-                end_of_row = steps_end & (~rows.exact | at_scale)
+                end_of_row = Mux(rows.exact, at_scale, steps_end)
                 final = Signal()
                 go = Signal()
                 m.d.comb += [
@@ -231,7 +231,7 @@ class ScoreCore(wiring.Component):
                 ]
                 with m.If(go):
                     m.d.sync += step.eq(Mux(at_scale, 0, ~steps_end))
-                    with m.If(rows.exact & steps_end):
+                    with m.If(rows.exact & (steps_end | at_scale)):
                         m.d.sync += plane.eq(Mux(at_scale, 0, plane + 1))
                     with m.If(end_of_row):
                         m.d.sync += row.eq(row + 1)
