@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth density attention-cost test fuzz lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density attention-cost kv-area test fuzz lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -25,6 +25,7 @@ make demo      generated Verilog runs real LLM tensors; build/demo/report.json a
 make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
 make density   throughput per gate of the pre-aligned PEs, edges included, beside peers; build/density/report.json
+make kv-area   the KV engine beside engines with arithmetic in every lane; build/synth/kv.json
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
@@ -61,6 +62,9 @@ verilog: setup-gen
 
 synth: setup-gen
 	@$(RUN) -m gen synth $(OPTIONS) $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+kv-area: setup-gen
+	@$(RUN) -m gen.kv_report $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 density: setup-gen
 	@$(RUN) -m gen density $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)

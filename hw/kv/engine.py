@@ -1,13 +1,14 @@
 """The KV dequant engine: packed blocks in, FP16 elements out at line rate."""
 
-from amaranth import Module, Signal, Value
-from amaranth.lib import fifo, stream, wiring
+from amaranth import Module, Signal
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.errors import COUNTER_BITS, ErrorLog
-from hw.kv.layouts import ERROR_BITS, Beat, Coefficients, Elements
-from hw.kv.metadata import MetadataReader
+from hw.kv.layouts import ERROR_BITS, Beat, BlockEntry, Coefficients, Elements, PrefixWord, Verdict
 from hw.kv.parser import PacketParser
+from hw.kv.queue import WordQueue
+from hw.kv.reader import WordReader
 from hw.kv.rfft import InverseRfft
 from hw.kv.sequencer import RowSequencer
 from hw.kv.tables import ValueTables
@@ -22,15 +23,13 @@ class KvDequantizer(wiring.Component):
     """Packed KV blocks to FP16 elements (formats and arithmetic: docs/kv-engine.md).
 
     ```
-    i -> PacketParser -+- entries ---+
-                       +- words ----[fifo]-> MetadataReader -> ValueTables (two sets)
-                       |                          |verdict         ^ |
-                       +- rows -----[fifo]-> RowSequencer -- codes-+ +-> o
+    i -> PacketParser -+- words -> [queue] -> WordReader -> RecordLoader -> ValueUnit -> tables (two sets) -> o
+                       +- rows -> [buffer] -> RowSequencer -- codes ----------------------^
     ```
 
-    The metadata of a block is unpacked and its tables are written while the block before is read, so that headers cost
-    nothing in the steady state. Throughput: a beat of ``lanes`` elements per cycle; 2 cycles and the padding between
-    blocks.
+    The values of a block are formed, one per cycle, while the rows of the block before leave the buffer, so that
+    headers cost next to nothing in the steady state. Throughput: a beat of ``lanes`` elements per cycle; between blocks
+    3 cycles and one for each chunk of padding.
 
     Parameters
     ----------
@@ -61,57 +60,70 @@ class KvDequantizer(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.parser = parser = PacketParser(config)
-        m.submodules.reader = reader = MetadataReader(config)
-        m.submodules.tables = tables = ValueTables(config)
+        m.submodules.words = words = WordQueue(PrefixWord, config.prefix_words)
+        m.submodules.reader = reader = WordReader()
+        m.submodules.tables = tables = self._tables()
         m.submodules.sequencer = sequencer = RowSequencer(config)
         m.submodules.log = log = ErrorLog()
-
-        def through(name, source, sink, depth):
-            """A FIFO of ``depth`` words of memory and a register's worth more."""
-            payload = Value.cast(source.payload)
-            queue = fifo.SyncFIFOBuffered(width=len(payload), depth=depth + 1)
-            m.submodules[name] = queue
-            m.d.comb += [
-                queue.w_data.eq(payload),
-                queue.w_en.eq(source.valid),
-                source.ready.eq(queue.w_rdy),
-                sink.payload.eq(queue.r_data),
-                sink.valid.eq(queue.r_rdy),
-                queue.r_en.eq(sink.ready),
-            ]
-
         wiring.connect(m, wiring.flipped(self.i), parser.i)
-        through("entries", parser.blocks, reader.blocks, 2)
-        through("verdicts", reader.verdicts, sequencer.verdicts, 2)
-        # A block of 32 tokens takes as long to unpack as its rows take to leave: both must fit.
-        through("words", parser.words, reader.words, config.max_channels // 2)
-        row_bits = (32 if config.lanes == 4 else 64) * config.max_channels
-        through("rows", parser.rows, sequencer.rows, row_bits // config.input_bits)
-        wiring.connect(m, reader.records, tables.records)
+        wiring.connect(m, parser.words, words.i)
+        wiring.connect(m, words.o, reader.words)
+        wiring.connect(m, parser.rows, sequencer.rows)
 
-        sets = Signal(2, init=2)  # sets of tables that are free
-        m.d.sync += sets.eq(sets - reader.start + sequencer.release)
-        write_set = Signal()
-        m.d.sync += write_set.eq(write_set ^ (reader.verdicts.valid & reader.verdicts.ready))
+        # Blocks pass from the parser to the reader to the sequencer. There are two sets of tables and bitmaps, and a
+        # third header so that its words are there when a set gets free.
+        m.submodules.entries = entries = memory.Memory(shape=BlockEntry, depth=4, init=[])
+        m.submodules.verdicts = verdicts = memory.Memory(shape=Verdict, depth=2, init=[])
+        store, fetches = entries.write_port(), (entries.read_port(), entries.read_port())
+        judge, verdict = verdicts.write_port(), verdicts.read_port()
+        parsed, read_in, used, unread, unsent = Signal(2), Signal(2), Signal(2), Signal(2), Signal(2)
+        took = Signal()
+        m.d.sync += [
+            parsed.eq(parsed + took),
+            read_in.eq(read_in + reader.verdict_strobe),
+            used.eq(used + took - sequencer.release),
+            unread.eq(unread + took - reader.verdict_strobe),
+            unsent.eq(unsent + reader.verdict_strobe - sequencer.release),
+        ]
         m.d.comb += [
-            reader.grant.eq(sets != 0),
-            reader.tables_idle.eq(tables.idle),
+            parser.blocks.ready.eq(~used.all()),
+            took.eq(parser.blocks.valid & parser.blocks.ready),
+            store.addr.eq(parsed),
+            store.data.eq(parser.blocks.payload),
+            store.en.eq(took),
+            fetches[0].addr.eq(read_in),
+            fetches[1].addr.eq(sequencer.set),
+            judge.addr.eq(read_in[0]),
+            judge.data.eq(reader.verdict),
+            judge.en.eq(reader.verdict_strobe),
+            verdict.addr.eq(sequencer.set[0]),
+            reader.pending.eq(unread != 0),
+            reader.grant.eq(~unsent[1]),
+            reader.entry.eq(fetches[0].data),
+            reader.slice_take.eq(tables.take),
+            reader.loaded.eq(tables.loaded),
+            reader.bad.eq(tables.bad),
             reader.overflow.eq(tables.overflow),
-            tables.format.eq(reader.format),
-            tables.transformed.eq(reader.transformed),
+            reader.idle.eq(tables.idle),
+            tables.slice.eq(reader.slice),
+            tables.valid.eq(reader.slice_valid),
+            tables.header.eq(fetches[0].data.header),
+            tables.write_set.eq(read_in[0]),
             tables.start.eq(reader.start),
-            tables.write_set.eq(write_set),
             tables.beat.eq(sequencer.beat),
             tables.codes.eq(sequencer.codes),
-            tables.read_set.eq(sequencer.set),
+            tables.read_set.eq(sequencer.set[0]),
             tables.read.eq(sequencer.read),
+            sequencer.pending.eq(unsent != 0),
+            sequencer.header.eq(fetches[1].data.header),
+            sequencer.verdict.eq(verdict.data),
             sequencer.byte.eq(reader.byte),
             sequencer.byte_index.eq(reader.byte_index),
             sequencer.bitmap_strobe.eq(reader.bitmap_strobe),
-            sequencer.bitmap_set.eq(write_set),
+            sequencer.bitmap_set.eq(read_in[0]),
         ]
 
-        late, late_strobe = self._transform(m, tables, sequencer)
+        late, late_strobe = self._transform(m, self._elements(m, tables, sequencer))
         out = self.o.payload.tag
         m.d.comb += [
             log.code.eq(sequencer.error),
@@ -125,10 +137,12 @@ class KvDequantizer(wiring.Component):
         ]
         return m
 
-    def _transform(self, m, tables, sequencer):
-        """From the tables' output to ``o``; returns an error code and its strobe."""
-        lanes, transforms = self.config.lanes, self.config.transforms
-        head = stream.Signature(Coefficients(lanes)).create()
+    def _tables(self):
+        return ValueTables(self.config)
+
+    def _elements(self, m, tables, sequencer):
+        """Stream of beats out of the tables."""
+        head = stream.Signature(Coefficients(self.config.lanes)).create()
         m.d.comb += [
             head.payload.data.eq(tables.values),
             head.payload.tag.eq(sequencer.o.payload.tag),
@@ -136,6 +150,11 @@ class KvDequantizer(wiring.Component):
             head.valid.eq(sequencer.o.valid),
             sequencer.o.ready.eq(head.ready),
         ]
+        return head
+
+    def _transform(self, m, head):
+        """From the tables' output to ``o``; returns an error code and its strobe."""
+        transforms = self.config.transforms
         overflow = 0
         if KvTransform.WHT in transforms:
             m.submodules.wht = wht = InverseWht(self.config)

@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.layouts import ERROR_BITS, Header
-from hw.spec.kv_block import HEADER_CHECK, MAX_SPAN, MAX_TOKENS, VERSION
+from hw.spec.kv_block import HEADER_CHECK, MAX_SPAN, VERSION
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata
 
@@ -80,9 +80,15 @@ class HeaderCheck(wiring.Component):
                 on1 & ~(size0[0] & (size0[1] | (size1 == 2))),
             ]
 
-        tokens = Signal(11)
-        m.d.comb += tokens.eq(Mux(header.span != 0, header.span << 6, header.rows + 1))
-        beyond = header.token + tokens > MAX_TOKENS
+        # Only the last 1024 tokens can overflow: token + rows >= 2^20, or token + 64 span > 2^20.
+        low = header.token[:6]
+        in_rows, in_span = Signal(8), Signal(5)
+        m.d.comb += [
+            in_rows.eq(header.token[:7] + header.rows),
+            in_span.eq(header.token[6:10] + header.span + low.any()),
+        ]
+        near, nearest = header.token[10:].all(), header.token[7:].all()
+        beyond = Mux(header.span != 0, near & (in_span > 16), nearest & in_rows[7])
         misplaced = [beyond, header.span > MAX_SPAN // 64, (header.span == 1) & header.rows[6]]
 
         checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])

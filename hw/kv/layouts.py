@@ -4,7 +4,19 @@ from amaranth.lib import data
 
 from hw.spec.kv_block import HEADER
 
-__all__ = ["Beat", "Beside", "BlockEntry", "Coefficients", "Elements", "Header", "Plan", "PrefixWord", "Record", "Tag"]
+__all__ = [
+    "Beat",
+    "Beside",
+    "BlockEntry",
+    "Coefficients",
+    "Elements",
+    "Header",
+    "Plan",
+    "PrefixWord",
+    "Record",
+    "Tag",
+    "Verdict",
+]
 
 ERROR_BITS = 4
 CHANNEL_BITS = 7
@@ -52,6 +64,14 @@ class Record(data.Struct):
     minimum: 16
     segment: 1
     last: 1
+
+
+class Verdict(data.Struct):
+    """What became of a block's words before the rows: an error (0: none); ``bare`` and ``odd`` as in `BlockEntry`."""
+
+    error: ERROR_BITS
+    bare: 1
+    odd: 1
 
 
 class Tag(data.Struct):

@@ -182,7 +182,9 @@ class MetadataReader(wiring.Component):
         m.d.comb += [
             segment.eq(channel[3:] > header.segment0),
             minimum.eq(Mux(header.metadata == KvMetadata.FP16, cutter.raw[16:32], cutter.raw[8:24])),
-            scale.raw.eq(cutter.raw[:16]),
+            scale.whole.eq(cutter.raw[:16]),
+            scale.byte.eq(cutter.raw[:8]),
+            scale.field.eq(cutter.raw[:6]),
             scale.kind.eq(header.metadata),
             scale.transformed.eq(transformed),
             scale.exponent_code.eq(Mux(segment, header.exponent1, header.exponent0)),

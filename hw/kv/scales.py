@@ -18,8 +18,8 @@ class ScaleDecoder(wiring.Component):
 
     Members
     -------
-    raw : In
-        The field, low bits first, anything above it.
+    whole, byte, field : In
+        The scale's 16, 8 or 6 bits.
     kind : In
         :class:`KvMetadata` code.
     exponent_code : In
@@ -27,7 +27,8 @@ class ScaleDecoder(wiring.Component):
     transformed : In
         Give the integer a.
     significand, exponent : Out
-        As in :class:`hw.kv.layouts.Record`.
+        ``significand * 2^(max(exponent, 1) - 25)`` (FP16's fields with the hidden bit put in), or in a transformed
+        segment the integer ``significand``.
     bad : Out
         Negative or not finite; in a transformed segment above 2047.
     """
@@ -36,7 +37,9 @@ class ScaleDecoder(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "raw": In(16),
+                "whole": In(16),
+                "byte": In(8),
+                "field": In(6),
                 "kind": In(2),
                 "exponent_code": In(5),
                 "transformed": In(1),
@@ -48,33 +51,30 @@ class ScaleDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        raw = self.raw
+        raw, code = self.whole, self.exponent_code
+        leading = Cat(self.field[:4], self.field[4:].any())
         integer = Signal(8)
         with m.If(self.kind == KvMetadata.F6):
-            leading = Cat(raw[:4], raw[4:6].any())
-            with m.Switch(raw[4:6]):
-                with m.Case(2):
-                    m.d.comb += integer.eq(leading << 1)
-                with m.Case(3):
-                    m.d.comb += integer.eq(leading << 2)
-                with m.Default():
-                    m.d.comb += integer.eq(leading)
+            m.d.comb += integer.eq(Mux(self.field[5], Mux(self.field[4], leading << 2, leading << 1), leading)[:8])
         with m.Else():
-            m.d.comb += integer.eq(raw[:8])
+            m.d.comb += integer.eq(self.byte)
 
-        zeros = Signal(4)
-        m.d.comb += zeros.eq(8)
-        for k in range(8):
-            with m.If(integer[k]):
-                m.d.comb += zeros.eq(7 - k)
-        code = self.exponent_code
-        normal = zeros + 3
-        shift = Signal(4)
-        is_normal = Signal()
-        m.d.comb += [
-            is_normal.eq(code >= normal),
-            shift.eq(Mux(is_normal, normal, code)),
-        ]
+        # Shift by 8, 4, 2, 1 as long as the number stays within 11 bits and its exponent 0 or more.
+        shifted, left = integer, code
+        shifted = Cat(integer)
+        for step in (8, 4, 2, 1):
+            width = 11
+            fits = (shifted[width - step :] == 0) if len(shifted) > width - step else 1
+            room = left >= step
+            move = Signal(name=f"move{step}")
+            m.d.comb += move.eq(fits & room)
+            following = Signal(width, name=f"shifted{step}")
+            rest = Signal(5, name=f"left{step}")
+            m.d.comb += [
+                following.eq(Mux(move, shifted << step, shifted)),
+                rest.eq(Mux(move, left - step, left)),
+            ]
+            shifted, left = following, rest
         fp16 = self.kind == KvMetadata.FP16
         field = raw[10:15]
         with m.If(self.transformed):
@@ -90,8 +90,8 @@ class ScaleDecoder(wiring.Component):
             ]
         with m.Else():
             m.d.comb += [
-                self.significand.eq(integer << shift),
+                self.significand.eq(shifted),
                 # A zero never reaches the hidden bit: its exponent does not matter.
-                self.exponent.eq(Mux(is_normal, code - shift + 1, 0)),
+                self.exponent.eq(Mux(shifted[10], left + 1, 0)),
             ]
         return m

@@ -1,14 +1,14 @@
-"""The rows of a block, beat by beat: where the codes are, which table entries they ask for, what goes beside them."""
+"""The rows of a block, beat by beat: which table entries their codes ask for, and what goes beside them."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.kv.codes import CodeSelect
-from hw.kv.layouts import ERROR_BITS, Beat, Beside, BlockEntry, Plan
+from hw.kv.layouts import ERROR_BITS, Beat, Beside, Header, Plan, Verdict
+from hw.kv.rows import RowWindow
 from hw.kv.tokens import TokenIndex
-from hw.kv.window import RowWindow
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
@@ -16,20 +16,24 @@ __all__ = ["RowSequencer"]
 
 
 class RowSequencer(wiring.Component):
-    """Turns a block's rows into reads of the value tables, one beat per cycle, and finishes every packet in order.
+    """Turns blocks' rows into reads of the value tables, one beat per cycle, and finishes every packet in order.
 
-    A block starts when its verdict is there: its tables are written then. A bad block is one marked beat and its rows
-    are dropped. The block's last beat is read from the tables but held back until the padding has gone by and TLAST is
-    where it belongs. When data run out too early, the token in work is finished with marked beats and is the last.
+    A block is opened when its verdict is there: its tables are written then. A bad block is one marked beat, and its
+    rows are dropped. The block's last beat is read from the tables but held back until the padding has gone by and
+    TLAST is where it belongs. When data run out too early, the token in work is finished with marked beats and is the
+    last.
 
-    Between two blocks pass 2 cycles, and one for each half beat of padding.
+    Between two blocks pass 3 cycles, and one for each chunk of padding.
 
     Members
     -------
-    verdicts : stream of BlockEntry, In
+    pending : In
+        Blocks are waiting or in work.
+    header, verdict : In
+        Of block ``set``, a cycle after ``set`` and its verdict's arrival.
     rows : stream of Beat(4 * lanes), In
     beat, codes, set, read : Out
-        A read of the value tables. Their output belongs to ``o`` in the cycles after it.
+        A read of the value tables; blocks count modulo 4. Their output belongs to ``o`` in the cycles after it.
     o : stream of Beside(lanes), Out
         Beside the tables' output; the plan is zero in builds without a transform.
     byte, byte_index, bitmap_strobe, bitmap_set : In
@@ -45,11 +49,13 @@ class RowSequencer(wiring.Component):
         self.beat_bits = ceil_log2(config.max_channels // config.lanes)
         super().__init__(
             {
-                "verdicts": In(stream.Signature(BlockEntry)),
+                "pending": In(1),
+                "header": In(Header),
+                "verdict": In(Verdict),
                 "rows": In(stream.Signature(Beat(config.input_bits))),
                 "beat": Out(self.beat_bits),
                 "codes": Out(data.ArrayLayout(2, config.lanes)),
-                "set": Out(1),
+                "set": Out(2),
                 "read": Out(1),
                 "o": Out(stream.Signature(Beside(config.lanes))),
                 "byte": In(8),
@@ -65,32 +71,26 @@ class RowSequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes = self.config.lanes
-        entry = self.verdicts.payload
-        header = entry.header
+        header, verdict = self.header, self.verdict
         m.submodules.window = window = RowWindow(self.config)
         m.submodules.select = select = CodeSelect(self.config)
         m.submodules.tokens = tokens = TokenIndex()
         wiring.connect(m, wiring.flipped(self.rows), window.i)
 
         # Where this beat stands, in groups of 8 channels.
-        beat, row = self.beat, Signal(7)
+        beat, row = self.beat, Signal(7, reset_less=True)
         group_bits = ceil_log2(max(1, lanes // 8))
         first_group = beat >> 1 if lanes == 4 else beat << group_bits
         last_beat = (header.channels << 1 | 1) if lanes == 4 else header.channels >> group_bits
-        two_bits = (header.format == KvFormat.K2S) | (header.format == KvFormat.K2) | (header.format == KvFormat.V2)
+        ternary = Signal()
         token_last, final = Signal(), Signal()
-        broken = Signal()  # no more data: finish the token and be done
         m.d.comb += [
+            ternary.eq(header.format == KvFormat.V158),
             token_last.eq(beat == last_beat),
-            final.eq(token_last & ((row == header.rows) | broken)),
-            select.window.eq(window.window),
-            select.ternary.eq(header.format == KvFormat.V158),
-            select.groups.eq(Mux(token_last, header.channels, lanes // 8 - 1 if lanes > 4 else 0)),
-            select.double.eq(Cat(two_bits & (first_group + g <= header.segment0) for g in range(select.groups_count))),
-            select.final.eq(final),
-            window.need.eq(select.need),
+            final.eq(token_last & ((row == header.rows) | window.ended)),
+            window.ternary.eq(ternary),
             window.units.eq(select.units),
-            window.stay.eq(final & ~select.partial),
+            select.window.eq(window.window),
             self.codes.eq(select.codes),
             tokens.byte.eq(self.byte),
             tokens.byte_index.eq(self.byte_index),
@@ -98,8 +98,13 @@ class RowSequencer(wiring.Component):
             tokens.write_set.eq(self.bitmap_set),
             tokens.first.eq(header.token),
             tokens.sparse.eq(header.span != 0),
-            tokens.read_set.eq(self.set),
+            tokens.read_set.eq(self.set[0]),
         ]
+        for g in range(select.groups_count):
+            # Formats of more than a bit per code have them in segment 0, which a ternary block is all of.
+            in_first = (header.format != KvFormat.K1) & (first_group + g <= header.segment0)
+            exists = ~token_last | (header.channels[:group_bits] >= g) if g else 1
+            m.d.comb += [select.double[g].eq(in_first), select.groups[g].eq(exists)]
 
         # The beat whose elements are at the tables' output.
         beside, there, waiting = Signal(Beside(lanes), reset_less=True), Signal(), Signal()
@@ -107,120 +112,111 @@ class RowSequencer(wiring.Component):
         room = Signal()
         m.d.comb += [
             self.o.payload.eq(beside),
+            self.o.payload.tag.token.eq(tokens.token),
             self.o.valid.eq(there & ~waiting),
             room.eq(~there | (self.o.valid & self.o.ready)),
         ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += there.eq(0)
 
-        spoiled = Signal()
-
+        # Marks stay until the block is over.
         def fail(code):
             m.d.comb += [self.error.eq(code), self.error_strobe.eq(1)]
-            m.d.sync += spoiled.eq(1)
+            m.d.sync += tag.marked.eq(1)
 
         def finish():
-            m.d.comb += [self.verdicts.ready.eq(1), self.release.eq(1)]
-            m.d.sync += self.set.eq(~self.set)
-            m.next = "START"
+            m.d.comb += self.release.eq(1)
+            m.d.sync += [self.set.eq(self.set + 1), waiting.eq(0)]
+            m.next = "IDLE"
 
-        issue, flaw = Signal(), Signal()
-        m.d.comb += flaw.eq((select.invalid | select.padding) & ~broken)
-        with m.If(issue):
-            m.d.comb += [self.read.eq(1), window.take.eq(~broken), select.take.eq(~broken)]
-            m.d.sync += [
-                there.eq(1),
-                tag.marked.eq(spoiled | flaw | broken),
-                tag.token_last.eq(token_last),
-                tag.last.eq(final),
-                tag.channel.eq(beat << ceil_log2(lanes)),
-                tag.token.eq(tokens.token),
-                tag.groups.eq((2 << select.groups) - 1),
-                beat.eq(Mux(token_last, 0, beat + 1)),
-            ]
-            if self.config.transforms:
-                m.d.sync += beside.plan.eq(self._plan(m, header, first_group, token_last, issue))
-            with m.If(flaw):
-                fail(Mux(select.invalid, KvError.TRIT, KvError.PADDING))
-            with m.If(token_last):
-                m.d.comb += tokens.next.eq(1)
-                m.d.sync += row.eq(row + 1)
-
-        middle = window.geometry.halves // 2
         with m.FSM():
-            with m.State("START"):
-                m.d.comb += [tokens.start.eq(1), select.start.eq(1), window.new_place.eq(Mux(entry.odd, middle, 0))]
-                m.d.sync += [row.eq(0), beat.eq(0), spoiled.eq(0), broken.eq(0)]
-                with m.If(self.verdicts.valid):
-                    with m.If(entry.error != 0):
-                        m.next = "BAD"
-                    with m.Elif(entry.odd & (lanes == 32)):
-                        # The packet's first half beat here is the last word before the rows.
+            with m.State("IDLE"):
+                # What belongs to `set` is at the memories' outputs a cycle after it.
+                with m.If(self.pending):
+                    m.next = "OPEN"
+            with m.State("OPEN"):
+                m.d.comb += [window.odd.eq(verdict.odd)]
+                m.d.sync += [row.eq(0), beat.eq(0)]
+                with m.If(room):
+                    m.d.sync += tag.marked.eq(0)
+                    with m.If(verdict.error != 0):
+                        fail(verdict.error)
+                        m.d.sync += [there.eq(1), tag.token_last.eq(1), tag.last.eq(1)]
+                        if self.config.transforms:
+                            m.d.sync += beside.plan.eq(0)
+                        with m.If(verdict.bare):
+                            finish()
+                        with m.Else():
+                            m.d.comb += window.open.eq(1)
+                            m.next = "DRAIN"
+                    with m.Elif(verdict.odd & (lanes == 32)):
+                        # The packet's first chunk here is the last word before the rows.
                         m.d.comb += window.skip.eq(window.held)
                         with m.If(window.held):
-                            m.d.comb += window.place_strobe.eq(1)
+                            m.d.comb += [window.open.eq(1), tokens.start.eq(1)]
                             m.next = "ROWS"
                     with m.Else():
-                        m.d.comb += window.place_strobe.eq(1)
+                        m.d.comb += [window.open.eq(1), tokens.start.eq(1)]
                         m.next = "ROWS"
             with m.State("ROWS"):
-                ready = room & tokens.there
-                with m.If(ready & (window.there | broken)):
-                    m.d.comb += issue.eq(1)
+                first = beat == 0
+                m.d.comb += tokens.free.eq(room & first)
+                with m.If(room & (tokens.there | ~first) & (window.there | window.ended)):
+                    m.d.comb += [self.read.eq(1), window.take.eq(~window.ended), tokens.next.eq(first)]
+                    m.d.sync += [
+                        there.eq(1),
+                        tag.token_last.eq(token_last),
+                        tag.last.eq(final),
+                        tag.channel.eq(beat << ceil_log2(lanes)),
+                        tag.groups.eq(select.groups),
+                        beat.eq(Mux(token_last, 0, beat + 1)),
+                    ]
+                    if self.config.transforms:
+                        m.d.sync += beside.plan.eq(self._plan(m, header, first_group, token_last))
+                    with m.If(token_last):
+                        m.d.sync += row.eq(row + 1)
+                    with m.If(window.ended):
+                        fail(KvError.SHORT)
+                    with m.Elif(ternary & select.invalid):
+                        fail(KvError.TRIT)
                     with m.If(final):
-                        with m.If(broken):
+                        with m.If(window.ended):
                             finish()
                         with m.Else():
                             m.d.sync += waiting.eq(1)
                             m.next = "TAIL"
-                with m.If(window.short & ~broken):
-                    # Nothing of this packet is left but what is held.
+                with m.Elif(window.cut):
                     m.d.comb += window.skip.eq(1)
-                    m.d.sync += broken.eq(1)
-                    fail(KvError.SHORT)
             with m.State("TAIL"):
-                with m.If(window.held):
+                with m.If(window.partial):
                     m.d.comb += window.skip.eq(1)
-                    with m.If(window.held_last | (window.place == window.geometry.halves - 1)):
-                        m.d.sync += waiting.eq(0)
-                        with m.If(window.held_last & (window.place == window.geometry.halves - 1)):
-                            finish()
-                        with m.Else():
-                            m.d.sync += tag.marked.eq(1)
-                            fail(Mux(window.held_last, KvError.SHORT, KvError.LONG))
-                            with m.If(window.held_last):
-                                finish()
-                            with m.Else():
-                                m.next = "DRAIN"
-            with m.State("BAD"):
-                with m.If(room):
-                    fail(entry.error)
-                    m.d.sync += [
-                        there.eq(1),
-                        beside.eq(0),
-                        tag.marked.eq(1),
-                        tag.token_last.eq(1),
-                        tag.last.eq(1),
-                        tag.groups.eq(-1),
-                    ]
-                    with m.If(entry.bare):
+                    with m.If(~window.padded):
+                        fail(KvError.PADDING)
+                with m.Elif(window.aligned):
+                    with m.If(window.ended):
                         finish()
                     with m.Else():
+                        fail(KvError.LONG)
                         m.next = "DRAIN"
+                with m.Elif(window.ended):
+                    fail(KvError.SHORT)
+                    finish()
+                with m.Else():
+                    m.d.comb += window.skip.eq(window.held)
             with m.State("DRAIN"):
-                with m.If(window.held):
-                    m.d.comb += window.skip.eq(1)
-                    with m.If(window.held_last):
-                        finish()
+                with m.If(window.ended):
+                    finish()
+                with m.Else():
+                    m.d.comb += window.skip.eq(window.held)
         return m
 
-    def _plan(self, m, header, first_group, token_last, issue):
+    def _plan(self, m, header, first_group, token_last):
         """The transforms' orders for this beat."""
         lanes = self.config.lanes
         plan = Signal(Plan(lanes))
         starts = header.segment0 + 1
         place = Signal(5)
-        with m.If(issue):
+        with m.If(self.read):
             # Beats never mix a transformed segment of more than 16 channels with another one.
             following = first_group + max(1, lanes // 8)
             if lanes == 4:

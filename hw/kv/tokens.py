@@ -11,7 +11,11 @@ __all__ = ["TokenIndex"]
 
 
 class TokenIndex(wiring.Component):
-    """Counts the tokens of a block, or finds them in its bitmap, eight tokens of it per cycle (docs/kv-engine.md C2).
+    """Counts the tokens of a block, or finds them in its bitmap (docs/kv-engine.md C2).
+
+    The index itself is the only wide register: it steps from one row's token to the next. While a row leaves, the byte
+    of the bitmap that holds the next token is looked for; one step spans up to 15 tokens, more empty bytes are stepped
+    over one per cycle between two rows.
 
     Two bitmaps: one is written while the other is searched.
 
@@ -24,9 +28,11 @@ class TokenIndex(wiring.Component):
     token : Out
         Index of the current row's token.
     there : Out
-        It is right; at once without a bitmap.
+        The next row's token is found; at once without a bitmap.
     next : In
-        Go on to the next row.
+        Go on to the next row: ``token`` changes with the next cycle.
+    free : In
+        ``token`` is not in use.
     """
 
     def __init__(self):
@@ -43,6 +49,7 @@ class TokenIndex(wiring.Component):
                 "token": Out(TOKEN_BITS),
                 "there": Out(1),
                 "next": In(1),
+                "free": In(1),
             }
         )
 
@@ -50,41 +57,48 @@ class TokenIndex(wiring.Component):
         m = Module()
         m.submodules.bitmaps = bitmaps = memory.Memory(shape=8, depth=2 * MAX_SPAN // 8, init=[])
         write, read = bitmaps.write_port(), bitmaps.read_port()
-        m.d.comb += [
-            write.addr.eq(Cat(self.byte_index, self.write_set)),
-            write.data.eq(self.byte),
-            write.en.eq(self.write),
-        ]
-
-        # The current byte's ones still to come; the lowest is the current token. Without a bitmap, always one.
-        bits = Signal(8)
-        base = Signal(TOKEN_BITS, reset_less=True)  # token of the byte's first bit
-        dense, first_byte = Signal(), Signal()
-        left, load = Signal(8), Signal()
-        m.d.comb += [left.eq(Mux(self.next, bits & (bits - 1), bits)), load.eq(left == 0)]
-        with m.If(self.start):
-            m.d.sync += [base.eq(self.first), dense.eq(~self.sparse), bits.eq(~self.sparse), first_byte.eq(1)]
-        with m.Elif(dense):
-            with m.If(self.next):
-                m.d.sync += base.eq(base + 1)
-        with m.Elif(load):
-            m.d.sync += [bits.eq(read.data), first_byte.eq(0)]
-            with m.If(~first_byte):
-                m.d.sync += base.eq(base + 8)
-        with m.Else():
-            m.d.sync += bits.eq(left)
-
         index = Signal(6)  # byte at the memory's output
-        address = Mux(self.start, 0, index + load)[:6]
-        m.d.sync += index.eq(address)
+        bits = Signal(8)  # ones of a byte that are still to come
+        last = Signal(3)  # place of the last one
+        byte_past = Signal()  # that was in the byte before
+        fresh = Signal()  # no byte loaded, or without a bitmap no row begun
+        empty, load, hop = Signal(), Signal(), Signal()
         offset = Signal(3)
         for k in reversed(range(8)):
             with m.If(bits[k]):
                 m.d.comb += offset.eq(k)
+        step = Signal(4)
         m.d.comb += [
-            read.addr.eq(Cat(address, self.read_set)),
-            read.en.eq(1),
-            self.token.eq(base + offset),
-            self.there.eq(bits != 0),
+            empty.eq(bits == 0),
+            self.there.eq(~self.sparse | ~empty),
+            load.eq(empty & (~byte_past | self.free)),
+            # Two empty bytes one after the other: the index hops over the first.
+            hop.eq(self.sparse & load & byte_past),
+            write.addr.eq(Cat(self.byte_index, self.write_set)),
+            write.data.eq(self.byte),
+            write.en.eq(self.write),
+            read.addr.eq(Cat(Mux(self.start, 0, index + load)[:6], self.read_set)),
         ]
+        with m.If(~self.sparse):
+            m.d.comb += step.eq(~fresh)
+        with m.Elif(hop):
+            m.d.comb += step.eq(8)
+        with m.Else():
+            m.d.comb += step.eq(Cat(offset, byte_past) - last)
+        with m.If(self.start):
+            m.d.sync += [
+                self.token.eq(self.first),
+                bits.eq(0),
+                last.eq(0),
+                byte_past.eq(0),
+                fresh.eq(1),
+                index.eq(0),
+            ]
+        with m.Else():
+            with m.If(self.next | hop):
+                m.d.sync += self.token.eq(self.token + step)
+            with m.If(self.next):
+                m.d.sync += [fresh.eq(0), last.eq(offset), byte_past.eq(0), bits.eq(bits & (bits - 1))]
+            with m.Elif(load & self.sparse):
+                m.d.sync += [fresh.eq(0), byte_past.eq(~fresh), bits.eq(read.data), index.eq(index + 1)]
         return m

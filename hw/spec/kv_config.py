@@ -98,6 +98,21 @@ class KvEngineConfig:
         object.__setattr__(self, "transforms", frozenset(transforms) - {KvTransform.NONE})
 
     @property
+    def value_units(self) -> int:
+        """Units that form the channels' values: one, with 32 lanes two."""
+        return max(1, self.lanes // 16)
+
+    @property
+    def prefix_words(self) -> int:
+        """64-bit words before the rows that are buffered: half of the largest metadata; the rest waits at the input."""
+        return self.max_channels // 4
+
+    @property
+    def row_beats(self) -> int:
+        """Input beats of rows that are buffered: what leaves while the values of the next block are formed."""
+        return max(2 * self.max_channels // self.value_units, 256 if self.lanes <= 8 else 128)
+
+    @property
     def input_bits(self) -> int:
         """Width of the input's TDATA."""
         return 4 * self.lanes

@@ -9,7 +9,7 @@ LAYOUTS = "kv/test_formats.py::test_every_layout"
 DEFECTS = "kv/test_errors.py::test_every_defect[lanes8]"
 MUTATIONS = [
     Mutation("byte 243 accepted", "kv/trits.py", ">= 3**TRITS_PER_BYTE", "> 3**TRITS_PER_BYTE", "kv/test_formal.py"),
-    Mutation("a digit of 2 taken for 1", "kv/trits.py", "two.eq(rest >= 2 * power)", "two.eq(0)", "kv/test_formal.py"),
+    Mutation("a remainder of 2 lost", "kv/trits.py", "(low & ~bit) | (high & bit)", "low & ~bit", "kv/test_formal.py"),
     Mutation(
         "a packet that ends with its header is no error",
         "kv/parser.py",
@@ -30,7 +30,7 @@ MUTATIONS = [
     ),
     Mutation(
         "ones of the mask not counted",
-        "kv/metadata.py",
+        "kv/reader.py",
         "counted != expected",
         "0",
         DEFECTS,
@@ -42,7 +42,7 @@ MUTATIONS = [
         "field == 31",
         DEFECTS,
     ),
-    Mutation("padding of trits not checked", "kv/codes.py", "pad != 1 for", "0 for", DEFECTS),
+    Mutation("padding of trits not checked", "kv/rows.py", "== 1 for", ">= 0 for", DEFECTS),
     Mutation(
         "overflow one binade late",
         "kv/fp16.py",
@@ -72,12 +72,12 @@ MUTATIONS = [
     Mutation(
         "a multiple of zero pushes the minimum out",
         "kv/values.py",
-        "(distance < 0) & (multiplier != 0)",
+        "(distance < 0) & (multiple != 0)",
         "distance < 0",
         f"{LAYOUTS}[lanes8]",
     ),
     Mutation("6-bit scales of exponent 3", "kv/scales.py", "leading << 2", "leading << 3", f"{LAYOUTS}[lanes8]"),
-    Mutation("bitmap bytes one token apart", "kv/tokens.py", "base + 8", "base + 7", f"{LAYOUTS}[lanes8]"),
+    Mutation("bitmap bytes one token apart", "kv/tokens.py", "step.eq(8)", "step.eq(7)", f"{LAYOUTS}[lanes8]"),
     Mutation(
         "Walsh-Hadamard difference negated",
         "kv/wht.py",
@@ -102,8 +102,8 @@ MUTATIONS = [
     Mutation(
         "a single set of tables",
         "kv/engine.py",
-        "Signal(2, init=2)",
-        "Signal(2, init=1)",
+        "reader.grant.eq(~unsent[1])",
+        "reader.grant.eq(unsent == 0)",
         "kv/test_rates.py::test_rates[lanes8]",
     ),
     Mutation(

@@ -1,0 +1,113 @@
+"""``python -m gen.kv_report``: area of the KV dequant engine beside two plain alternatives, by one recipe."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from amaranth.lib.wiring import Component
+
+from hw.kv.engine import KvDequantizer
+from hw.kv.errors import ErrorLog
+from hw.kv.parser import PacketParser
+from hw.kv.plain import PLAIN, PlainDequantizer
+from hw.kv.reader import WordReader
+from hw.kv.records import RecordLoader
+from hw.kv.rows import RowWindow
+from hw.kv.tokens import TokenIndex
+from hw.kv.values import ValueUnit
+from hw.spec.kv_config import KvEngineConfig
+from hw.spec.kv_formats import KvTransform
+
+from .liberty import generic_library, load_library, named_library
+from .synth import CACHE, SynthResult, synthesize
+from .synth_recipe import QUICK, VARIANTS
+from .verilog import to_verilog, write_atomically
+
+__all__ = ["designs", "table"]
+
+PARTS = "parts of the engine at 16 lanes"
+
+
+def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
+    """What is measured: key to (name, lanes, component)."""
+    found = {}
+    for n in lanes:
+        bare = KvEngineConfig(lanes=n, transforms=frozenset())
+        wht = KvEngineConfig(lanes=n, transforms={KvTransform.WHT})
+        rfft = KvEngineConfig(lanes=n, transforms={KvTransform.RFFT})
+        found[f"engine_{n}"] = "engine, no transform", n, KvDequantizer(bare)
+        for method in PLAIN:
+            name = f"plain: {method} per lane"
+            found[f"plain_{method.replace('-', '_')}_{n}"] = name, n, PlainDequantizer(bare, method)
+        found[f"engine_wht_{n}"] = "engine with wht", n, KvDequantizer(wht)
+        if n == min(lanes):
+            found[f"engine_rfft_{n}"] = "engine with rfft", n, KvDequantizer(rfft)
+    bare = KvEngineConfig(transforms=frozenset())
+    parts = [PacketParser(bare), WordReader(), RecordLoader(bare), ValueUnit()]
+    for part in [*parts, RowWindow(bare), TokenIndex(), ErrorLog()]:
+        found[f"part_{type(part).__name__.lower()}"] = f"{PARTS}: {type(part).__name__}", bare.lanes, part
+    return found
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as Markdown."""
+    first = rows[0]
+    lines = [
+        f"{first['library']}, {'one quick variant' if first['quick'] else 'best of the recipe'}, delay by "
+        f"{first['delay_tool']}. D up to 128. The total counts a memory bit as one gate equivalent.",
+        "",
+        "| | lanes | gate equivalents | per lane | flip-flops | memory bits | total | delay ps |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        gates, lanes = row["gate_equivalents"], row["lanes"]
+        lines.append(
+            f"| {row['name']} | {lanes} | {gates:,.0f} | {gates / lanes:,.0f} | {row['flipflops']:,} | "
+            f"{row['memory_bits']:,} | {gates + row['memory_bits']:,.0f} | {row['delay_ps']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _entry(key: str, name: str, lanes: int, found: SynthResult, quick: bool) -> dict:
+    return {
+        "key": key,
+        "name": name,
+        "lanes": lanes,
+        "library": found.library,
+        "quick": quick,
+        "gate_equivalents": found.gate_equivalents,
+        "flipflops": found.flipflops,
+        "memory_bits": found.memory_bits,
+        "total": found.gate_equivalents_with_memory,
+        "delay_ps": found.delay_ps,
+        "delay_tool": found.delay_tool,
+        "variant": found.variant,
+        "library_hash": found.library_hash,
+        "recipe_hash": found.recipe_hash,
+        "verilog_sha256": found.design_hash,
+    }
+
+
+def main(
+    lanes: Annotated[str, typer.Option(help="Numbers of lanes, separated by commas.")] = "4,16",
+    liberty: Annotated[list[Path] | None, typer.Option(help="Cell library; none: generic gates.")] = None,
+    library: Annotated[str | None, typer.Option(help="A library of the data directory: sky130hd or asap7.")] = None,
+    quick: Annotated[bool, typer.Option(help="One variant of the recipe instead of all.")] = False,
+    out: Annotated[Path, typer.Option(help="Report.")] = Path("build/synth/kv.json"),
+) -> None:
+    """Measure the engine without transform, with wht, with rfft, the plain alternatives, and the engine's parts."""
+    cells = named_library(library) if library else load_library(liberty) if liberty else generic_library()
+    rows = []
+    for key, (name, n, component) in designs(tuple(int(x) for x in lanes.split(","))).items():
+        verilog, _ports = to_verilog(component, key)
+        found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
+        rows.append(_entry(key, name, n, found, quick))
+        typer.echo(f"{key}: {found.gate_equivalents:,.0f} gate equivalents, {found.memory_bits:,} bits", err=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, json.dumps(rows, indent=2) + "\n")
+    typer.echo(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
