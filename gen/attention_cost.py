@@ -92,8 +92,8 @@ def value_cycles(work: Workload, config: AttentionConfig) -> int:
     return packed + exact
 
 
-VALUE_BETWEEN = 10
-"""Cycles between groups of `ValueCore`."""
+VALUE_BETWEEN = 18
+"""Cycles between groups of `ValueCore`, as the demo's full heads measure it with everything at a list's ends."""
 EXACT_ROWS = 32
 """Rows of a group of exact tokens; their weights come in as slowly as their rows, so longer groups would wait."""
 

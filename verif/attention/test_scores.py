@@ -141,6 +141,17 @@ def test_bad_scales_and_queries_mark_what_they_touch(core, rng, seed):
 
 
 @pytest.mark.sim
+def test_two_steps_per_row(rng, seed):
+    """A build for 128 channels, with the widest integers."""
+    config = AttentionConfig(channels=128, query_bits=16, fold_bits=16)
+    core = build_design(ScoreCore(config), "score_core_128")
+    lists = [random_list(rng, config, format=kind) for kind in (KvFormat.K1, KvFormat.K2S) for _ in range(4)]
+    job, expected = score_job(lists, config, idle=0.1, stall=0.1)
+    (result,) = run_jobs(core, [job], seed=seed)
+    compare_scores(result, expected)
+
+
+@pytest.mark.sim
 def test_reset_in_mid_packet(core, rng, seed):
     lists = [random_list(rng, CONFIG) for _ in range(5)]
     resets = [int(x) for x in rng.integers(1, 900, 4)]
