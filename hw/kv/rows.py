@@ -107,7 +107,7 @@ class RowWindow(wiring.Component):
         size = Signal(range(geometry.ternary_units + 1))
         beyond, advance = Signal(), Signal()
         last, both = Signal(), Signal()
-        full, exact = Signal(), Signal()
+        exact = Signal()
         m.d.comb += [
             size.eq(Mux(self.ternary, geometry.ternary_units, geometry.units)),
             end.eq(position + self.units),
@@ -128,7 +128,6 @@ class RowWindow(wiring.Component):
             m.d.sync += [place.eq(Mux(self.odd, geometry.chunks // 2, 0)), self.ended.eq(0)]
         with m.Elif(advance):
             m.d.sync += [place.eq(place + 1), self.ended.eq(last)]
-        del full
         chunk = self._buffer(m, advance, position, last, both)
         self._show(m, chunk, position)
         return m
