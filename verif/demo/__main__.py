@@ -12,12 +12,13 @@ from gen.liberty import generic_library, load_library
 from golden.document import write_between_markers
 from hw.spec.config import preset
 from verif.demo.attention import run_attention
+from verif.demo.core import run_core_section
 from verif.demo.kv import run_kv
 from verif.demo.report import write_report
 from verif.demo.weights import run_weights
 
 OUT_DIR = Path("build/demo")
-SECTIONS = ("weights", "kv", "attention")
+SECTIONS = ("weights", "core", "kv", "attention")
 
 
 def main(
@@ -59,6 +60,8 @@ def main(
         sections = []
         if "weights" in (section or SECTIONS):
             sections.append(run_weights(column, out, seed, library=library, verilog=verilog, progress=tell))
+        if "core" in (section or SECTIONS):
+            sections.append(run_core_section(out, seed, progress=tell))
         if "kv" in (section or SECTIONS):
             sections.append(run_kv(out, seed, progress=tell))
         if "attention" in (section or SECTIONS):
