@@ -11,6 +11,9 @@ from hw.spec.attention import LANES, AttentionConfig
 
 __all__ = ["DotArray"]
 
+REGISTERS = (10,)
+"""Rows of the adder tree at which its pipeline register lies: about half its depth."""
+
 
 class DotArray(wiring.Component):
     """``sum over 64 channels of (2 c - 3) z``, accumulated over steps; exact.
@@ -21,7 +24,7 @@ class DotArray(wiring.Component):
     that the tree leaves free. Rows are added in offset binary, as in `PrealignedPE`.
 
     ```
-    codes --> register --> select, xor (64 rows) --> 3:2 tree --> accumulator (carry-save) --> o
+    codes --> select, xor (64 rows) --> 3:2 tree, one register --> accumulator (carry-save) --> o
     ```
 
     One step per cycle. ``o`` carries a sum from ``latency`` cycles after its last step on, until after the next step.
@@ -66,23 +69,18 @@ class DotArray(wiring.Component):
             with m.If(self.load & (self.word == k // PAIRS_PER_WORD)):
                 m.d.sync += pair.eq(self.pairs[k % PAIRS_PER_WORD])
         chosen = held[:count]
-
-        # Codes come out of a shifter; a register here is smaller than one within the tree.
-        codes = Signal.like(self.codes, reset_less=True)
-        flags, half = Signal(3), Signal(reset_less=True)
-        m.d.sync += [codes.eq(self.codes), flags.eq(Cat(self.keep, self.shift, self.step)), half.eq(self.half)]
         if config.steps == 2:
             chosen = []
             for k in range(count):
                 pair = Signal(PairLayout(config), name=f"chosen{k}")
-                m.d.comb += pair.eq(Mux(half, held[count + k].as_value(), held[k].as_value()))
+                m.d.comb += pair.eq(Mux(self.half, held[count + k].as_value(), held[k].as_value()))
                 chosen.append(pair)
 
         bits = config.fold_bits + 1
         rows, negatives = [], []
         for plane in range(2):
             for k, pair in enumerate(chosen):
-                first, second = codes[2 * k][plane], codes[2 * k + 1][plane]
+                first, second = self.codes[2 * k][plane], self.codes[2 * k + 1][plane]
                 negative = Signal(name=f"negative{plane}_{k}")
                 row = Signal(bits + plane, name=f"row{plane}_{k}")
                 value = Mux(first ^ second, pair.difference, pair.sum).as_unsigned()[:bits]
@@ -93,18 +91,18 @@ class DotArray(wiring.Component):
         # A row of the low plane is 2**(bits - 1) too large, one of the high plane twice that.
         place = bits - 1 + count.bit_length() - 1
         rows[0] = Cat(rows[0], C(0, place - bits), C(-3, width - place))
-        tree = PipelinedTree(m, rows, negatives, flags, width, ())
-        keep, shift = flags[0], flags[1]
+        tree = PipelinedTree(m, rows, negatives, Cat(self.keep, self.shift, self.step), width, set(REGISTERS))
+        keep, shift = tree.flags[0], tree.flags[1]
         total, carry = Signal(width, reset_less=True), Signal(width, reset_less=True)
         old = []
-        for name, part in (("total", total), ("carry", carry)):
+        for name, half in (("total", total), ("carry", carry)):
             value = Signal(width, name=f"old_{name}")
-            m.d.comb += value.eq((part & keep.replicate(width)) | (Cat(C(0, 2), part)[:width] & shift.replicate(width)))
+            m.d.comb += value.eq((half & keep.replicate(width)) | (Cat(C(0, 2), half)[:width] & shift.replicate(width)))
             old.append(value)
         one, two = tree.carries
         inner = compress(m, *tree.rows, old[0], width, "inner", one)
         outer = compress(m, *inner, old[1], width, "outer", two)
-        with m.If(flags[2]):
+        with m.If(tree.flags[2]):
             m.d.sync += [total.eq(outer[0]), carry.eq(outer[1])]
         m.d.comb += [self.o.total.eq(total), self.o.carry.eq(carry)]
         return m
