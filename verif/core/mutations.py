@@ -1,0 +1,39 @@
+"""``python -m verif.core.mutations``: the accelerator core broken in small ways (:mod:`verif.mutations`)."""
+
+import sys
+
+from verif.mutations import Mutation, run_all
+
+MARKERS = "<!-- core mutations: python -m verif.core.mutations -->", "<!-- end of core mutations -->"
+JOBS = "core/test_core.py -k tiny"
+MUTATIONS = [
+    Mutation(
+        "TLAST of results before the last token",
+        "core/results.py",
+        "last_piece & last_token & last_set",
+        "last_piece & last_set",
+        JOBS,
+    ),
+    Mutation(
+        "results of channels past N are sent", "core/results.py", "channels > lane for", "channels != lane for", JOBS
+    ),
+    Mutation("a cut weight packet is good", "core/weights.py", "Mux(last, more[row], final & ~more[row])", "0", JOBS),
+    Mutation(
+        "channel header without words accepted", "core/weights.py", '(header["words"] == 0) | ', "", "core/test_fuzz.py"
+    ),
+    Mutation(
+        "wrong length of activations not seen",
+        "core/activations.py",
+        "wrong.eq(i.last != ends_row)",
+        "wrong.eq(0)",
+        JOBS,
+    ),
+    Mutation("Inf and NaN pass", "core/activations.py", "o.poison.eq(i.p.poison)", "o.poison.eq(0)", JOBS),
+    Mutation(
+        "a group's flags swapped", "core/drain.py", "Cat(first.first, first.last)", "Cat(first.last, first.first)", JOBS
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(run_all(MUTATIONS, MARKERS))
