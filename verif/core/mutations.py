@@ -5,7 +5,8 @@ import sys
 from verif.mutations import Mutation, run_all
 
 MARKERS = "<!-- core mutations: python -m verif.core.mutations -->", "<!-- end of core mutations -->"
-JOBS = "core/test_core.py -k tiny"
+JOBS = "core/test_core.py -k any_job"
+DEFECTS = "core/test_fuzz.py"
 MUTATIONS = [
     Mutation(
         "TLAST of results before the last token",
@@ -15,20 +16,20 @@ MUTATIONS = [
         JOBS,
     ),
     Mutation(
-        "results of channels past N are sent", "core/results.py", "channels > lane for", "channels != lane for", JOBS
+        "results of channels past N are sent", "core/results.py", "channels > lane for", "channels + 1 > lane for", JOBS
     ),
-    Mutation("a cut weight packet is good", "core/weights.py", "Mux(last, more[row], final & ~more[row])", "0", JOBS),
     Mutation(
-        "channel header without words accepted", "core/weights.py", '(header["words"] == 0) | ', "", "core/test_fuzz.py"
+        "a cut weight packet is good", "core/weights.py", "Mux(last, more[row], final & ~more[row])", "0", DEFECTS
     ),
+    Mutation("channel header without words accepted", "core/weights.py", '(header["words"] == 0) | ', "", DEFECTS),
     Mutation(
         "wrong length of activations not seen",
         "core/activations.py",
         "wrong.eq(i.last != ends_row)",
         "wrong.eq(0)",
-        JOBS,
+        DEFECTS,
     ),
-    Mutation("Inf and NaN pass", "core/activations.py", "o.poison.eq(i.p.poison)", "o.poison.eq(0)", JOBS),
+    Mutation("Inf and NaN pass", "core/activations.py", "o.poison.eq(i.p.poison)", "o.poison.eq(0)", DEFECTS),
     Mutation(
         "a group's flags swapped", "core/drain.py", "Cat(first.first, first.last)", "Cat(first.last, first.first)", JOBS
     ),
