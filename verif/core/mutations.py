@@ -16,7 +16,11 @@ MUTATIONS = [
         JOBS,
     ),
     Mutation(
-        "results of channels past N are sent", "core/results.py", "channels > lane for", "channels + 1 > lane for", JOBS
+        "results of channels past N are sent",
+        "core/results.py",
+        "channels > lane for",
+        "channels + 1 > lane for",
+        "core/test_core.py -k dense",
     ),
     Mutation(
         "a cut weight packet is good", "core/weights.py", "Mux(last, more[row], final & ~more[row])", "0", DEFECTS
