@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth density attention-cost kv-area test fuzz lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density explore attention-cost kv-area test fuzz lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -25,6 +25,7 @@ make demo      generated Verilog runs real LLM tensors; build/demo/report.json a
 make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
 make density   throughput per gate of the pre-aligned PEs, edges included, beside peers; build/density/report.json
+make explore   digit sets, lanes, widths, pipeline registers of the pre-aligned tile; build/density/exploration.json
 make kv-area   the KV engine beside engines with arithmetic in every lane; build/synth/kv.json
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
@@ -35,7 +36,7 @@ make clean     remove build/
 
 Variables:
   PRESET=name    configuration (verilog, synth); default: the generator's
-  LIBERTY=path   standard cell library for synth (density: libraries); several separated by spaces; none: generic gates
+  LIBERTY=path   standard cell library for synth (density, explore: libraries); several separated by spaces; none: generic gates
   PYTHON=path    interpreter for the virtual environment; CPython 3.11
   JOBS=n         processes (sim, test, fuzz); default 2
   N=n            scenarios (fuzz); default 300
@@ -68,6 +69,9 @@ kv-area: setup-gen
 
 density: setup-gen
 	@$(RUN) -m gen density $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+explore: setup-gen
+	@$(RUN) -m gen explore $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 attention-cost: setup-gen
 	@$(RUN) -m gen.attention_cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .density_command import density
+from .exploration import explore
 from .kv_pack import kv_pack
 from .pack import pack
 
@@ -104,6 +105,7 @@ def synth(
 
 
 command(density)
+command(explore)
 command(pack)
 command(kv_pack)
 

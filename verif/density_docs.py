@@ -1,4 +1,7 @@
-"""``python -m verif.density_docs``: the report of ``make density`` as a table in docs/density.md, and as a plot."""
+"""``python -m verif.density_docs``: the reports of ``make density`` and ``make explore`` as tables in docs/density.md.
+
+And the first one as a plot.
+"""
 
 import json
 from pathlib import Path
@@ -7,9 +10,11 @@ from typing import Annotated
 import typer
 
 from gen.density_command import SHOWN, density_markdown
+from gen.exploration import exploration_markdown
 from golden.document import write_between_markers
 
 MARKERS = "<!-- density: python -m verif.density_docs -->", "<!-- end of density -->"
+EXPLORED = "<!-- exploration: python -m verif.density_docs -->", "<!-- end of exploration -->"
 
 
 def plot(entries: list[dict], path: Path) -> None:
@@ -36,10 +41,17 @@ def plot(entries: list[dict], path: Path) -> None:
 
 def main(
     report: Annotated[Path, typer.Option(help="What make density wrote.")] = Path("build/density/report.json"),
+    exploration: Annotated[Path, typer.Option(help="Of make explore.")] = Path("build/density/exploration.json"),
     document: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("docs/density.md"),
     figure: Annotated[Path | None, typer.Option(help="Where a plot goes, if one is wanted.")] = None,
 ):
-    """Write the table into the document, and the plot."""
+    """Write the tables of the reports that exist into the document, and the plot."""
+    if not report.exists() and not exploration.exists():
+        raise typer.BadParameter(f"neither {report} nor {exploration} exists: run make density or make explore first")
+    if exploration.exists():
+        write_between_markers(document, exploration_markdown(json.loads(exploration.read_text())), EXPLORED)
+    if not report.exists():
+        return
     entries = json.loads(report.read_text())
     write_between_markers(document, density_markdown(entries), MARKERS)
     if figure is not None:

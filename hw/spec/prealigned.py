@@ -118,6 +118,8 @@ class PrealignedConfig:
 PREALIGNED_PRESETS = {
     "dense": PrealignedConfig(),
     "dense-fp4": PrealignedConfig(digits=DIGIT_SETS["radix8-fp4"]),
+    "precise": PrealignedConfig(activation_bits=19),
 }
 """``dense``: FP3 and INT3 in one step, FP4, INT4, INT5 and INT6 in two, INT8 in three; ``dense-fp4``: FP4
-in one, too."""
+in one, too; ``precise``: ``dense`` at the smallest W whose error is nowhere above that of ``BitSerialPE`` with
+``trunc``, neither median nor maximum, outliers x 100 and real activations included (docs/prealigned-error.md)."""
