@@ -10,6 +10,8 @@ from amaranth.lib.wiring import Component
 from hw.accumulator import GroupAccumulator
 from hw.axi.column import PEColumnAxi
 from hw.axi.core import AcceleratorCoreAxi
+from hw.axi.score_core import ScoreCoreAxi
+from hw.axi.value_core import ValueCoreAxi
 from hw.column import PEColumn
 from hw.decoder import TermDecoder
 from hw.dequantizer import BitSerialDequantizer, RescaledPE
@@ -18,12 +20,13 @@ from hw.kv.axi import KvDequantizerAxi
 from hw.pe import BitSerialPE
 from hw.prealigned.pe import PrealignedPE
 from hw.spec import config
+from hw.spec.attention import AttentionConfig
 from hw.spec.core import CORE_PRESETS, CoreConfig
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 from hw.unpacker import RowUnpacker
 
-__all__ = ["KV_ENGINES", "PRESETS", "Top", "core_parameters", "kv_parameters", "tops"]
+__all__ = ["ATTENTION_CORES", "KV_ENGINES", "PRESETS", "Top", "core_parameters", "kv_parameters", "tops"]
 
 PRESETS = tuple(dict.fromkeys((*config.PRESETS, *CORE_PRESETS)))
 
@@ -38,6 +41,9 @@ KV_ENGINES = {
     "tiny": {"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64)},
 }
 """Preset -> top -> what the KV engine is built for."""
+
+ATTENTION_CORES = {"paper": AttentionConfig(channels=128, minima=True), "tiny": AttentionConfig(minima=True)}
+"""Preset -> what the attention cores are built for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +97,9 @@ def core_tops(core: CoreConfig) -> list[Top]:
 
 
 def column_tops(preset: str) -> list[Top]:
-    """The column of bit-serial PEs, its parts, and the KV engines."""
+    """The column of bit-serial PEs, its parts, the KV engines and the attention cores."""
     column = config.preset(preset)
+    attention = ATTENTION_CORES[preset]
     pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
     digits = {"digit_bits": column.digit_bits}
     decoder = {"lanes": column.lanes, "signed_special_terms": column.signed_special_terms}
@@ -130,5 +137,9 @@ def column_tops(preset: str) -> list[Top]:
         *[
             Top(name=name, component=partial(KvDequantizerAxi, engine), parameters=kv_parameters(engine))
             for name, engine in KV_ENGINES[preset].items()
+        ],
+        *[
+            Top(name=name, component=partial(component, attention), parameters=asdict(attention))
+            for name, component in (("score_core_axi", ScoreCoreAxi), ("value_core_axi", ValueCoreAxi))
         ],
     ]

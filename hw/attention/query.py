@@ -5,7 +5,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.layouts import Layout, QueryElement
-from hw.spec.attention import AttentionConfig
+from hw.spec.attention import TRANSFORMS, AttentionConfig
+from hw.spec.kv_block import MAX_HEAD_DIM, TRANSFORM_SIZES
 from hw.spec.kv_formats import KvTransform
 
 __all__ = ["QueryUnit"]
@@ -34,7 +35,10 @@ class QueryUnit(wiring.Component):
     bits : Out
         b of either segment (Q3).
     exponent, poison : Out
-        Of the alignment (Q1); a query whose length is not the layout's is poisoned too.
+        Of the alignment (Q1); a query whose length is not the layout's is poisoned too, and one whose layout this build
+        cannot do.
+    bad : Out
+        One cycle: a poisoned query is ready.
     current : Layout, Out
     """
 
@@ -53,6 +57,7 @@ class QueryUnit(wiring.Component):
                 "bits": Out(data.ArrayLayout(range(self.value_bits), 2)),
                 "exponent": Out(5),
                 "poison": Out(1),
+                "bad": Out(1),
                 "current": Out(Layout),
             }
         )
@@ -92,9 +97,10 @@ class QueryUnit(wiring.Component):
                     m.d.comb += bits[s].eq(k + 1)
             m.d.comb += self.bits[s].eq(bits[s])
 
-        segment = Signal()
+        segment, told = Signal(), Signal()
         transform = Mux(segment, layout.transform1, layout.transform0)
         groups0, groups = layout.segment0 + 1, layout.channels + 1
+        two = layout.segment0 != layout.channels
         size = Signal(range(channels + 1))
         base = Signal(range(channels + 1))
         m.d.comb += [
@@ -102,6 +108,7 @@ class QueryUnit(wiring.Component):
             base.eq(Mux(segment, Cat(C(0, 3), groups0), 0)),
         ]
         aligned = self._align(m, raw_read.data, largest)
+        impossible = self._impossible(m)
 
         with m.FSM():
             with m.State("LAYOUT"):
@@ -112,6 +119,10 @@ class QueryUnit(wiring.Component):
                     m.d.sync += layout.eq(self.layout.payload)
                     # Bits that no channel of this build has are never looked at.
                     m.d.sync += layout.mask.eq(self.layout.payload.mask[:channels])
+                    with m.If(impossible):
+                        # Any layout that can be done will do: all scores are marked.
+                        m.d.sync += [self.poison.eq(1), layout.channels.eq(channels // 8 - 1)]
+                        m.d.sync += [layout.transform0.eq(0), layout.transform1.eq(0)]
                     m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.comb += [
@@ -137,7 +148,7 @@ class QueryUnit(wiring.Component):
                 m.d.comb += raw_read.addr.eq(place)
                 m.next = "STORE"
             with m.State("STORE"):
-                second = ~layout.mask.bit_select(place, 1)
+                second = two & ~layout.mask.bit_select(place, 1)
                 m.d.comb += [
                     raw_read.addr.eq(place + 1),
                     raw_write.addr.eq(place),
@@ -156,12 +167,32 @@ class QueryUnit(wiring.Component):
                 m.d.sync += place.eq(place + 1)
                 with m.If(place == last_channel):
                     m.next = "SEGMENT"
+                    with m.If(stored[0] + ~second != Cat(C(0, 3), groups0)):  # the mask's count
+                        m.d.sync += self.poison.eq(1)
             self._transform(m, read, write, segment, transform, size, base, seen)
             with m.State("THERE"):
                 m.d.comb += self.there.eq(1)
+                m.d.sync += told.eq(~self.release)
+                m.d.comb += self.bad.eq(self.poison & ~told)
                 with m.If(self.release):
                     m.next = "LAYOUT"
         return m
+
+    def _impossible(self, m):
+        """Whether the layout at the input is one that no block of this build can have."""
+        layout = self.layout.payload
+        groups0, rest = layout.segment0, Signal(5)
+        m.d.comb += rest.eq(layout.channels - layout.segment0)
+        absent = [code for code in range(1, 4) if code not in TRANSFORMS]
+        flaws = [
+            rest[4],
+            *[layout[name] == code for name in ("transform0", "transform1") for code in absent],
+            (layout.transform0 != 0) & ~Cat(groups0 == size // 8 - 1 for size in TRANSFORM_SIZES).any(),
+            (layout.transform1 != 0) & ~Cat(rest == size // 8 for size in TRANSFORM_SIZES).any(),
+        ]
+        if self.config.channels < MAX_HEAD_DIM:
+            flaws.append(layout.channels >= self.config.channels // 8)
+        return Cat(flaws).any()
 
     def _align(self, m, element, largest):
         """A2 and A3 of docs/prealigned.md; 0 for what is not finite."""

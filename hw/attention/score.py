@@ -14,7 +14,7 @@ from hw.attention.rows import ByteWindow, two_bit_codes
 from hw.attention.score_out import ScoreOut, ScoreTag
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS
-from hw.spec.attention import PLANES, AttentionConfig
+from hw.spec.attention import PLANES, AttentionConfig, AttentionError
 from hw.spec.kv_config import KvError
 
 __all__ = ["ScoreCore"]
@@ -124,8 +124,8 @@ class ScoreCore(wiring.Component):
         m.d.comb += [
             out.unit.eq(now.unit),
             out.offset.eq(now.offset),
-            log.late.eq(KvError.SCALE),
-            log.late_strobe.eq(out.bad_scale),
+            log.late.eq(Mux(out.bad_scale, KvError.SCALE, AttentionError.QUERY)),
+            log.late_strobe.eq(out.bad_scale | query.bad),
             log.bad.eq(self.o.valid & self.o.ready & self.o.payload.marked & self.o.payload.last),
             log.clear.eq(self.error_clear),
             self.error.eq(log.error),

@@ -8,14 +8,19 @@ from enum import IntEnum
 
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
+from hw.spec.packet import Field
 from hw.spec.rlkv import exact_token_bytes
 
 __all__ = [
     "BUS_BYTES",
     "GROUP_ROWS",
     "LANES",
+    "PACKET_USER",
     "PLANES",
     "PLANE_OFFSET",
+    "QUERY_HEADER",
+    "QUERY_WORD_BITS",
+    "SCORE_USER",
     "TRANSFORMS",
     "AttentionConfig",
     "AttentionError",
@@ -32,6 +37,19 @@ PLANE_OFFSET = 128
 GROUP_ROWS = 128
 """Most rows in a group of weights, and in a block."""
 TRANSFORMS = frozenset({KvTransform.WHT})
+QUERY_WORD_BITS = 64
+"""A beat of a query packet: the header, two words of mask, then four FP16 elements a beat."""
+QUERY_HEADER = (
+    Field("channels", 0, 4),
+    Field("segment0", 4, 4),
+    Field("transform0", 8, 2),
+    Field("transform1", 10, 2),
+)
+"""Header of a query packet: the codes of the key blocks' headers. The other bits are 0."""
+PACKET_USER = (Field("exact", 0, 1), Field("final", 1, 1))
+"""TUSER of packets and probabilities at the AXI blocks; a packet's is that of its first beat."""
+SCORE_USER = (Field("marked", 0, 1), Field("final", 1, 1))
+"""TUSER of scores at the AXI block."""
 
 
 class AttentionError(IntEnum):
@@ -41,6 +59,8 @@ class AttentionError(IntEnum):
     """A key block's mask, sizes or transforms are not those that came with the query."""
     WEIGHT = 12
     """A probability that is negative or not finite, or groups of weights and rows that disagree."""
+    QUERY = 13
+    """A query that is not finite or not as long as its layout says, or a layout that this build cannot do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import sys
 from verif.mutations import Mutation, run_all
 
 MARKERS = "<!-- attention mutations: python -m verif.attention.mutations -->", "<!-- end of attention mutations -->"
-SCORES, VALUES = "attention/test_scores.py", "attention/test_value.py"
+SCORES, VALUES, AXI = "attention/test_scores.py", "attention/test_value.py", "attention/test_axi.py"
 MUTATIONS = [
     Mutation("codes' signs swapped", "attention/dot.py", "negative.eq(~first)", "negative.eq(first)", SCORES),
     Mutation("digit planes not shifted", "attention/dot.py", "Cat(C(0, 2), half)[:width]", "half", SCORES),
@@ -20,6 +20,18 @@ MUTATIONS = [
     Mutation(
         "a list's mark outlives it", "attention/value_out.py", "first.eq(1), marked.eq(0)]", "first.eq(1)]", VALUES
     ),
+    Mutation(
+        "TUSER of every beat counts", "axi/attention.py", "Mux(first, packets.p.user, kept)", "packets.p.user", AXI
+    ),
+    Mutation("HEAD_DIM changes under way", "axi/value_core.py", "m.If(fits & ~busy)", "m.If(fits)", AXI),
+    Mutation(
+        "the mask's count is not checked",
+        "attention/query.py",
+        "!= Cat(C(0, 3), groups0)",
+        "!= stored[0] + ~second",
+        AXI,
+    ),
+    Mutation("reserved bits of a query's header pass", "attention/query_packet.py", "word.data[used:].any()", "0", AXI),
 ]
 
 

@@ -55,7 +55,7 @@ def test_headers_agree_with_the_definition(tmp_path, language):
                 lines.append(f'printf("%llu\\n", (unsigned long long){macro}_bm);')
                 expected.append(((1 << field.width) - 1) << field.low)
         for enum, members in registers.enums.items():
-            prefix = {"CoreError": "CORE_ERROR", "GroupSize": "GROUP_SIZE"}[enum]
+            prefix = {"CoreError": "CORE_ERROR", "GroupSize": "GROUP_SIZE", "AttentionError": "ATTENTION_ERROR"}[enum]
             for member, (value, _) in members.items():
                 lines.append(f'printf("%d\\n", {registers.name.upper()}__{prefix}__{member});')
                 expected.append(value)

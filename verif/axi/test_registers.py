@@ -15,6 +15,8 @@ from verif.axi.tops import BehindAxiLite
 FILES = {
     "core": ROOT / "hw" / "spec" / "core.rdl",
     "column": ROOT / "hw" / "spec" / "column.rdl",
+    "score_core": ROOT / "hw" / "spec" / "score_core.rdl",
+    "value_core": ROOT / "hw" / "spec" / "value_core.rdl",
     "toy": Path(__file__).with_name("toy.rdl"),
 }
 
