@@ -16,6 +16,7 @@ from hw.prealigned.digits import steps
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
 from hw.spec.config import ColumnConfig
+from hw.spec.core import CORE_PRESETS
 from hw.spec.datatypes import Datatype
 from hw.spec.prealigned import PREALIGNED_PRESETS, PrealignedConfig
 
@@ -28,17 +29,18 @@ __all__ = ["BIT_SERIAL", "PEERS", "Built", "blocks", "build", "compose", "macs_p
 
 PEERS = Path(__file__).with_name("peers.json")
 DATATYPES = {d.name.lower(): d for d in (Datatype.FP3, Datatype.FP4, Datatype.INT4, Datatype.INT6, Datatype.INT8)}
-ROWS, COLUMNS, TOKEN_SETS = 8, 8, 2
-SUMS = 256  # running sums per column: 128 output channels of two token sets
+CORE = CORE_PRESETS["dense"]
+ROWS, COLUMNS, CHAINS = CORE.rows, CORE.columns, CORE.drain_chains
 TILE = {
     "pe": ROWS * COLUMNS,
     "aligner": 1,
     "multiples": COLUMNS,
     "decoder": ROWS,
-    "dequantizer": COLUMNS,
-    "sums": COLUMNS,
+    "dequantizer": COLUMNS * CHAINS,
+    "sums": COLUMNS * CHAINS,
 }
-"""How many of each block an 8 x 8 tile has. One aligner: activations stay on the chip, aligned, for all channels."""
+"""How many of each block the tile of the core's preset ``dense`` has. One aligner: activations stay on the chip, aligned,
+for all channels. A dequantizer and running sums for each drain chain of a column."""
 
 BIT_SERIAL = "bit_serial_pe"
 BIT_SERIAL_STEPS = {"fp3": 2, "fp4": 2, "int4": 2, "int6": 3, "int8": 4}
@@ -66,7 +68,7 @@ def blocks(config: PrealignedConfig) -> dict[str, Callable[[], Component]]:
         "multiples": lambda: OddMultiples(config),
         "decoder": lambda: DigitDecoder(config),
         "dequantizer": lambda: GroupDequantizer(config),
-        "sums": lambda: RunningSums(SUMS),
+        "sums": lambda: RunningSums(CORE.token_sets * CORE.block_outputs // CHAINS),
     }
 
 
@@ -83,11 +85,11 @@ def compose(results: dict[str, Sequence[VariantResult]]) -> Built:
 
 
 def macs_per_cycle(
-    config: PrealignedConfig, datatype: Datatype, group_size: int, token_sets: int = TOKEN_SETS
+    config: PrealignedConfig, datatype: Datatype, group_size: int, token_sets: int = CORE.token_sets
 ) -> float:
     """Of one PE: a group takes ``steps`` cycles per beat, but no fewer than the drain and the running sums need."""
     cycles = -(-group_size // config.lanes) * steps(datatype, config.digits)
-    return group_size / max(cycles, ROWS, -(-RunningSums.interval // token_sets))
+    return group_size / max(cycles, CORE.drain_cycles, -(-RunningSums.interval // token_sets))
 
 
 def broadcast_wires(config: PrealignedConfig) -> int:

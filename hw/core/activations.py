@@ -1,19 +1,24 @@
 """Activation packets to aligned chunks, a beat of one token at a time."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from hw.core.plan import PlaceCounter, Plan
 from hw.pe import FP16
 from hw.prealigned.aligner import ActivationAligner
 from hw.spec.core import CoreConfig
 
-__all__ = ["ActivationBeat", "ActivationLoader", "ChunkWrite"]
+__all__ = ["ActivationBeat", "ActivationLoader", "ChunkWrite", "chunk_units"]
 
 INFINITY = 0x7C00
-BANKS = 2
+
+
+def chunk_units(config: CoreConfig, length: Value) -> Value:
+    """Units of a chunk of ``length`` input channels."""
+    unit = config.datapath.group_size
+    return (length + (unit - 1)) >> exact_log2(unit)
 
 
 class ActivationBeat(data.StructLayout):
@@ -24,8 +29,8 @@ class ActivationBeat(data.StructLayout):
 
 
 class ChunkWrite(data.StructLayout):
-    """A beat of aligned activations for the chunk memories: ``column`` and ``set`` make the token; ``beat`` of the
-    chunk and ``group`` it belongs to; the group's ``exponent`` and ``poison``."""
+    """A beat of aligned activations for the chunk memories: ``column`` and ``set`` make the token; ``beat`` and
+    ``group`` are places in the memories; the group's ``exponent`` and ``poison``."""
 
     def __init__(self, config: CoreConfig):
         datapath = config.datapath
@@ -36,16 +41,17 @@ class ChunkWrite(data.StructLayout):
                 "poison": 1,
                 "column": range(max(2, config.columns)),
                 "set": 1,
-                "bank": 1,
-                "beat": ceil_log2(config.chunk // datapath.lanes),
-                "group": ceil_log2(config.chunk // min(config.group_sizes)),
+                "beat": ceil_log2(config.stored_units * datapath.beats),
+                "group": ceil_log2(config.stored_units * datapath.group_size // min(config.group_sizes)),
             }
         )
 
 
 class ActivationLoader(wiring.Component):
-    """Takes a job's activation packets (docs/core.md, section 3), aligns their groups, and fills two chunk memories in
-    turn.
+    """Takes a job's activation packets (docs/core.md, section 3), aligns their groups, and fills the chunk memories.
+
+    A chunk takes the units of ``datapath.group_size`` input channels behind those of the chunk before, modulo
+    ``config.stored_units``; it comes in when there are as many free.
 
     A packet that ends early is filled with zeros, what follows the end of a chunk's row up to the packet's last beat is
     dropped; either poisons a group of the token, as Inf and NaN do.
@@ -63,7 +69,7 @@ class ActivationLoader(wiring.Component):
     full : Out
         One cycle: a chunk is complete.
     free : In
-        One cycle: a chunk has been used, its memory is free.
+        So many units are free again.
     wrong_length, non_finite : Out
         One cycle for each packet with that fault.
     """
@@ -78,7 +84,7 @@ class ActivationLoader(wiring.Component):
                 "o": Out(ChunkWrite(config)),
                 "o_valid": Out(1),
                 "full": Out(1),
-                "free": In(1),
+                "free": In(range(config.stored_units + 1)),
                 "wrong_length": Out(1),
                 "non_finite": Out(1),
             }
@@ -99,7 +105,7 @@ class ActivationLoader(wiring.Component):
 
     def _send(self, m, counter, aligner, sent, stored):
         """Packets to groups, one chunk after the other."""
-        datapath, place = self.config.datapath, counter.place
+        config, datapath, place = self.config, self.config.datapath, counter.place
         lanes, log_lanes = datapath.lanes, ceil_log2(datapath.lanes)
         beats = Signal(range(self.config.chunk // lanes + 1))  # of a packet
         group_beats = Signal(range(max(2, datapath.beats)))  # of a full group, minus 1
@@ -140,6 +146,13 @@ class ActivationLoader(wiring.Component):
             with m.If(ends_row):
                 m.d.sync += [beat.eq(0), token.eq(token + 1)]
         ends_chunk = ends_row & (token + 1 == place.tokens)
+        held = Signal(range(config.stored_units + 1))
+        units, room, opens = Signal.like(held), Signal(), Signal()
+        m.d.comb += [
+            units.eq(chunk_units(config, place.length)),
+            room.eq(held + units <= config.stored_units),
+        ]
+        m.d.sync += held.eq(held - self.free + Mux(opens, units, 0))
         with m.If(moved & offered):
             m.d.comb += [
                 self.wrong_length.eq(wrong),
@@ -153,7 +166,8 @@ class ActivationLoader(wiring.Component):
                     m.next = "CHUNK"
             with m.State("CHUNK"):
                 m.d.sync += token.eq(0)
-                with m.If(counter.settled):
+                with m.If(counter.settled & room):
+                    m.d.comb += opens.eq(1)
                     m.next = "ROW"
             with m.State("ROW"):
                 m.d.comb += [offered.eq(1), self.i.ready.eq(o.ready)]
@@ -185,21 +199,19 @@ class ActivationLoader(wiring.Component):
                         m.next = "IDLE"
 
     def _store(self, m, counter, aligner, sent, stored):
-        """Aligned beats to the open bank."""
+        """Aligned beats to their places."""
         config, place = self.config, counter.place
         o, i = Signal(ChunkWrite(config)), aligner.o
-        banks = Signal(range(BANKS + 1), init=BANKS)
-        ready, moved = Signal(), Signal()
+        moved = Signal()
         token = Signal.like(place.tokens)
-        beat, group, bank = Signal.like(o.beat), Signal.like(o.group), Signal()
+        beat, group, unit = Signal.like(o.beat), Signal.like(o.group), Signal(range(config.stored_units))
         groups = Signal(len(o.group) + 1)  # of a row
         ends_row = Signal()
         m.d.comb += [
             groups.eq(((place.length - 1)[:13] >> (self.plan.group_size + 5)) + 1),
             ends_row.eq(i.p.last & (group + 1 == groups)),
-            ready.eq(banks != 0),
-            i.ready.eq(ready),
-            moved.eq(i.valid & ready),
+            i.ready.eq(1),
+            moved.eq(i.valid),
         ]
         valid = Signal()
         m.d.sync += [
@@ -209,11 +221,9 @@ class ActivationLoader(wiring.Component):
             o.poison.eq(i.p.poison),
             o.column.eq(token[: ceil_log2(config.columns)] if config.columns > 1 else 0),
             o.set.eq(token >> ceil_log2(config.columns)),
-            o.bank.eq(bank),
-            o.beat.eq(beat),
-            o.group.eq(group),
+            o.beat.eq((unit << exact_log2(config.datapath.beats)) + beat),
+            o.group.eq((unit << len(o.group) - len(unit)) + group),
             self.full.eq(stored),
-            banks.eq(banks - stored + self.free),
         ]
         m.d.comb += [self.o.eq(o), self.o_valid.eq(valid)]
         with m.If(moved):
@@ -222,4 +232,4 @@ class ActivationLoader(wiring.Component):
                 m.d.sync += [beat.eq(0), group.eq(0), token.eq(token + 1)]
         with m.If(sent & (token == place.tokens)):
             m.d.comb += stored.eq(1)
-            m.d.sync += [token.eq(0), bank.eq(~bank)]
+            m.d.sync += [token.eq(0), unit.eq(unit + chunk_units(config, place.length))]

@@ -16,10 +16,14 @@ from hw.spec.errors import WeightError
 from hw.special_values import SPECIAL_VALUES, Special
 from hw.unpacker import RowUnpacker
 
-__all__ = ["SCALES", "CodeGroup", "GroupStep", "WeightChannel"]
+__all__ = ["SCALES", "SIDES", "CodeGroup", "GroupStep", "WeightChannel"]
 
-SCALES = 8
+SCALES = 16
 """Channel scales that wait for their results, for each channel."""
+
+SIDES = 4
+"""Groups of codes that each channel holds: so many that those of the next pass come in while the last groups of this
+one, which may be short, are in use."""
 
 
 class CodeGroup(data.Struct):
@@ -37,7 +41,7 @@ class GroupStep(data.StructLayout):
         beats = config.datapath.beats
         super().__init__(
             {
-                "side": 1,
+                "side": range(SIDES),
                 "beat": range(max(2, beats)),
                 "plane": ceil_log2(MAX_STEPS),
                 "first": 1,
@@ -47,13 +51,13 @@ class GroupStep(data.StructLayout):
 
 
 class WeightChannel(wiring.Component):
-    """Unpacks one channel's row packets, keeps two groups of codes, and decodes them plane by plane.
+    """Unpacks one channel's row packets, keeps ``SIDES`` groups of codes, and decodes them plane by plane.
 
     ```
-    i --> queue --> RowUnpacker --> codes of 2 groups --> DigitDecoder --> digits, control
+    i --> queue --> RowUnpacker --> codes of 4 groups --> DigitDecoder --> digits, control
     ```
 
-    Groups are filled and released alternately, side 0 first. Every pass gives as many groups as its length needs:
+    Groups are filled and released in turn, side 0 first. Every pass gives as many groups as its length needs:
     after a fault the rest of them come without codes and with ``fault``. The queue holds a pass's longest row packet,
     so a channel that needs few bits per weight never holds up one that needs many.
 
@@ -72,10 +76,10 @@ class WeightChannel(wiring.Component):
         Those that the job's groups may have.
     specials : array of 8 Special, In
     i : stream of ChannelEntry, In
-    full : Out, 2
+    full : Out, SIDES
         Which sides hold a group.
-    groups : array of 2 CodeGroup, Out
-    release : In, 2
+    groups : array of SIDES CodeGroup, Out
+    release : In, SIDES
         Drop a side's group. Its last step may come in the same cycle.
     step : GroupStep, In
     step_valid : In
@@ -97,9 +101,9 @@ class WeightChannel(wiring.Component):
                 "datatypes": In(16),
                 "specials": In(data.ArrayLayout(Special, SPECIAL_VALUES)),
                 "i": In(stream.Signature(ChannelEntry)),
-                "full": Out(2),
-                "groups": Out(data.ArrayLayout(CodeGroup, 2)),
-                "release": In(2),
+                "full": Out(SIDES),
+                "groups": Out(data.ArrayLayout(CodeGroup, SIDES)),
+                "release": In(SIDES),
                 "step": In(GroupStep(config)),
                 "step_valid": In(1),
                 "digits": Out(DigitBeat(config.datapath.digits, config.datapath.lanes)),
@@ -117,7 +121,7 @@ class WeightChannel(wiring.Component):
         m.submodules.unpacker = unpacker = RowUnpacker(lanes)
         m.submodules.scales = scales = SyncFIFO(width=32, depth=SCALES)
         m.submodules.codes = codes = memory.Memory(
-            shape=data.ArrayLayout(MAX_CODE_BITS, lanes), depth=2 << ceil_log2(config.datapath.beats), init=[]
+            shape=data.ArrayLayout(MAX_CODE_BITS, lanes), depth=SIDES << ceil_log2(config.datapath.beats), init=[]
         )
         m.d.comb += [
             queue.w_data.eq(self.i.payload),
@@ -138,12 +142,12 @@ class WeightChannel(wiring.Component):
         length, cut = Signal(13), Signal()
         groups_left = Signal(8)
         fault = Signal(Fault)
-        groups = Signal(data.ArrayLayout(CodeGroup, 2), reset_less=True)
+        groups = Signal(data.ArrayLayout(CodeGroup, SIDES), reset_less=True)
         kinds = Signal(
-            data.ArrayLayout(data.StructLayout({"datatype": DATATYPE_BITS, "select": 2}), 2), reset_less=True
+            data.ArrayLayout(data.StructLayout({"datatype": DATATYPE_BITS, "select": 2}), SIDES), reset_less=True
         )
         self._kinds = kinds
-        full, taken, side = Signal(2), Signal(2), Signal()
+        full, taken, side = Signal(SIDES), Signal(SIDES), Signal(range(SIDES))
         m.d.comb += [self.groups.eq(groups), self.full.eq(full), self.fault.payload.eq(fault)]
         m.d.sync += full.eq((full | taken) & ~self.release)
         room = ~full.bit_select(side, 1)
@@ -177,9 +181,9 @@ class WeightChannel(wiring.Component):
 
         def deliver(group, datatype, select):
             """The open side holds a group."""
-            m.d.comb += taken.eq(Mux(side, 0b10, 0b01))
-            m.d.sync += [side.eq(~side), groups_left.eq(groups_left - 1)]
-            for k in range(2):
+            m.d.comb += taken.bit_select(side, 1).eq(1)
+            m.d.sync += [side.eq(side + 1), groups_left.eq(groups_left - 1)]
+            for k in range(SIDES):
                 with m.If(side == k):
                     m.d.sync += [groups[k].eq(group), kinds[k].datatype.eq(datatype), kinds[k].select.eq(select)]
 
@@ -268,10 +272,12 @@ class WeightChannel(wiring.Component):
         m.submodules.decoder = decoder = DigitDecoder(config.datapath)
         read = codes.read_port()
         m.d.comb += [read.en.eq(1), read.addr.eq(Cat(step.beat[: ceil_log2(config.datapath.beats)], step.side))]
-        group = Mux(step.side, self.groups[1].as_value(), self.groups[0].as_value())
-        kind = Mux(step.side, self._kinds[1].as_value(), self._kinds[0].as_value())
-        planes = Signal(2)
-        m.d.comb += planes.eq(data.View(CodeGroup, group).planes)
+        group, kind, planes = Signal(CodeGroup), Signal.like(self._kinds[0]), Signal(2)
+        m.d.comb += [
+            group.eq(self.groups[step.side]),
+            kind.eq(self._kinds[step.side]),
+            planes.eq(group.planes),
+        ]
         valid, plane, first, last = Signal(), Signal.like(step.plane), Signal(), Signal()
         held = Signal.like(self._kinds[0], reset_less=True)
         m.d.sync += [

@@ -1,46 +1,59 @@
 """What a column of PEs needs of its tokens, and what becomes of its sums."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.core.activations import BANKS, ChunkWrite
+from hw.core.activations import ChunkWrite
 from hw.fp32 import FP32
 from hw.prealigned.accumulator import RunningSums
 from hw.prealigned.dequantizer import GroupDequantizer
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import MultipleBeat, RedundantSum
+from hw.prealigned.registers import delay
 from hw.spec.core import CoreConfig
 
-__all__ = ["ChunkAddress", "ColumnResult", "DrainedSum", "GroupAddress", "TileColumn"]
+__all__ = ["MOST_DELAY", "ChunkAddress", "ColumnResult", "DrainedSum", "GroupAddress", "SumStart", "TileColumn"]
+
+MOST_DELAY = 8
+"""Cycles that a group's sums may wait for their running sums."""
 
 
 class ChunkAddress(data.StructLayout):
-    """A beat of activations in the chunk memories: ``beat`` of the chunk, token ``set``, ``bank``."""
+    """A beat of activations in the chunk memories: ``beat``, token ``set``."""
 
     def __init__(self, config: CoreConfig):
-        beat = ceil_log2(config.chunk // config.datapath.lanes)
         sets = {"set": 1} if config.token_sets > 1 else {}
-        super().__init__({"beat": beat, **sets, "bank": ceil_log2(BANKS)})
+        super().__init__({"beat": ChunkWrite(config)["beat"].shape, **sets})
 
 
 class GroupAddress(data.StructLayout):
-    """A group's exponent and poison in the chunk memories: ``group`` of the chunk, token ``set``, ``bank``."""
+    """A group's exponent and poison in the chunk memories: ``group``, token ``set``."""
 
     def __init__(self, config: CoreConfig):
-        group = ceil_log2(config.chunk // min(config.group_sizes))
         sets = {"set": 1} if config.token_sets > 1 else {}
-        super().__init__({"group": group, **sets, "bank": ceil_log2(BANKS)})
+        super().__init__({"group": ChunkWrite(config)["group"].shape, **sets})
 
 
-class DrainedSum(data.StructLayout):
-    """What belongs to the sum at the end of the drain chains: ``scale`` (scale8), ``fault``, running sum ``index``,
-    whether the group is its ``first`` or ``last``."""
+class DrainedSum(data.Struct):
+    """What belongs to the sum at the end of a drain chain: ``scale`` (scale8), and ``fault``."""
+
+    scale: 8
+    fault: 1
+
+
+class SumStart(data.StructLayout):
+    """What is to become of a group's sums: the running sum ``index`` within its chain, whether the group is its
+    ``first`` or ``last``."""
 
     def __init__(self, config: CoreConfig):
-        index = ceil_log2(config.token_sets * config.block_outputs)
-        super().__init__({"scale": 8, "fault": 1, "index": index, "first": 1, "last": 1})
+        super().__init__({"index": ceil_log2(running_sums(config)), "first": 1, "last": 1})
+
+
+def running_sums(config: CoreConfig) -> int:
+    """Running sums of each drain chain."""
+    return config.token_sets * config.block_outputs // config.drain_chains
 
 
 class ColumnResult(data.Struct):
@@ -51,10 +64,17 @@ class ColumnResult(data.Struct):
 
 
 class TileColumn(wiring.Component):
-    """A column's chunk memories, odd multiples, dequantizer and running sums.
+    """A column's chunk memories and odd multiples, and for each drain chain a dequantizer and running sums.
 
-    Multiples come ``latency`` cycles after their address. ``group`` is read one cycle before the first sum of a group
-    is at the end of the drain chain, and holds for all of the group's sums.
+    ```
+    write --> chunks --> OddMultiples --> multiples
+    sums --> GroupDequantizer --> pending --> RunningSums --> o
+    ```
+
+    Multiples come ``latency`` cycles after their address. ``group`` is read one cycle before the first sums of a group
+    are at the end of the drain chains, and holds for all of the group's sums. Dequantized sums wait in ``pending``,
+    first in, first out, until ``start`` takes them: ``drained_latency`` cycles after they were drained at the earliest,
+    and ``MOST_DELAY`` cycles later at the latest.
 
     Parameters
     ----------
@@ -69,17 +89,21 @@ class TileColumn(wiring.Component):
     multiples : MultipleBeat, Out
     group : GroupAddress, In
     group_read : In
-    sum : RedundantSum, In
-        The end of the drain chain.
-    drained : DrainedSum, In
+    sums : array of RedundantSum, In
+        The ends of the drain chains.
+    drained : array of DrainedSum, In
+        One for each chain.
     drained_valid : In
-    o : ColumnResult, Out
-        After a last group, ``result_latency`` cycles after its ``drained``.
+    start : SumStart, In
+        Of the next sums that wait, one of each chain.
+    start_valid : In
+    o : array of ColumnResult, Out
+        One for each chain, after a last group.
     o_valid : Out
     """
 
     latency = 1 + OddMultiples.latency
-    result_latency = GroupDequantizer.latency + RunningSums.latency
+    drained_latency = GroupDequantizer.latency + 1
 
     def __init__(self, config: CoreConfig):
         self.config = config
@@ -92,10 +116,12 @@ class TileColumn(wiring.Component):
                 "multiples": Out(MultipleBeat(datapath)),
                 "group": In(GroupAddress(config)),
                 "group_read": In(1),
-                "sum": In(RedundantSum(datapath.accumulator_bits)),
-                "drained": In(DrainedSum(config)),
+                "sums": In(RedundantSum(datapath.accumulator_bits)).array(config.drain_chains),
+                "drained": In(DrainedSum).array(config.drain_chains),
                 "drained_valid": In(1),
-                "o": Out(ColumnResult),
+                "start": In(SumStart(config)),
+                "start_valid": In(1),
+                "o": Out(ColumnResult).array(config.drain_chains),
                 "o_valid": Out(1),
             }
         )
@@ -110,16 +136,12 @@ class TileColumn(wiring.Component):
         about = data.StructLayout({"exponent": 5, "poison": 1})
         m.submodules.groups = groups = memory.Memory(shape=about, depth=1 << len(self.group.as_value()), init=[])
         m.submodules.multiples = multiples = OddMultiples(datapath)
-        m.submodules.dequantizer = dequantizer = GroupDequantizer(datapath)
-        m.submodules.running = sums = RunningSums(config.token_sets * config.block_outputs)
 
         write, read = chunks.write_port(), chunks.read_port()
         write_group, read_group = groups.write_port(), groups.read_port()
         address, group = ChunkAddress(config)(write.addr), GroupAddress(config)(write_group.addr)
-        for target in (address, group):
-            m.d.comb += target.bank.eq(self.write.bank)
-            if config.token_sets > 1:
-                m.d.comb += target.set.eq(self.write.set)
+        if config.token_sets > 1:
+            m.d.comb += [target.set.eq(self.write.set) for target in (address, group)]
         m.d.comb += [
             address.beat.eq(self.write.beat),
             group.group.eq(self.write.group),
@@ -135,28 +157,58 @@ class TileColumn(wiring.Component):
         ]
         m.d.comb += [multiples.i.integers.eq(read.data), self.multiples.eq(multiples.o)]
 
-        valid, poison = self.drained_valid, read_group.data.poison
-        m.d.comb += [
-            dequantizer.i.eq(self.sum),
-            dequantizer.exponent.eq(read_group.data.exponent),
-            dequantizer.scale.eq(self.drained.scale),
-        ]
-        # The rest keeps pace with the dequantizer.
-        along = Cat(self.drained.as_value()[8:], poison)
+        # Where the sums of all chains wait is the same.
+        valid, arriving, leaving = self.drained_valid, Signal(range(PLACES)), Signal(range(PLACES))
         for k in range(GroupDequantizer.latency):
-            later, later_valid = Signal(len(along), name=f"along{k}", reset_less=True), Signal(name=f"valid{k}")
-            m.d.sync += [later.eq(along), later_valid.eq(valid)]
-            along, valid = later, later_valid
-        drained = data.View(DrainedSum(config), Cat(dequantizer.scale, along[:-1]))
-        m.d.comb += [
-            sums.i.value.eq(dequantizer.o),
-            sums.i.index.eq(drained.index),
-            sums.i.first.eq(drained.first),
-            sums.i.last.eq(drained.last),
-            sums.i.error.eq(drained.fault | along[-1]),
-            sums.i_valid.eq(valid),
-            self.o.value.eq(sums.o.value),
-            self.o.error.eq(sums.o.error),
-            self.o_valid.eq(sums.o_valid),
+            later = Signal(name=f"valid{k}")
+            m.d.sync += later.eq(valid)
+            valid = later
+        start, start_valid = Signal.like(self.start, reset_less=True), Signal()
+        m.d.sync += [
+            arriving.eq(arriving + valid),
+            leaving.eq(leaving + self.start_valid),
+            start.eq(self.start),
+            start_valid.eq(self.start_valid),
         ]
+        about = read_group.data
+        for chain in range(config.drain_chains):
+            value, error = self._dequantize(m, chain, about)
+            name = f"pending{chain}"
+            m.submodules[name] = pending = memory.Memory(shape=ColumnResult, depth=PLACES, init=[])
+            put, take = pending.write_port(), pending.read_port()
+            m.submodules[f"running{chain}"] = sums = RunningSums(running_sums(config))
+            m.d.comb += [
+                put.addr.eq(arriving),
+                put.data.value.eq(value),
+                put.data.error.eq(error),
+                put.en.eq(valid),
+                take.addr.eq(leaving),
+                take.en.eq(1),
+                sums.i.value.eq(take.data.value),
+                sums.i.error.eq(take.data.error),
+                sums.i.index.eq(start.index),
+                sums.i.first.eq(start.first),
+                sums.i.last.eq(start.last),
+                sums.i_valid.eq(start_valid),
+                self.o[chain].value.eq(sums.o.value),
+                self.o[chain].error.eq(sums.o.error),
+            ]
+            if chain == 0:
+                m.d.comb += self.o_valid.eq(sums.o_valid)
         return m
+
+    def _dequantize(self, m, chain, about):
+        """A chain's sum in FP32, and whether it is marked."""
+        m.submodules[f"dequantizer{chain}"] = dequantizer = GroupDequantizer(self.config.datapath)
+        drained = self.drained[chain]
+        m.d.comb += [
+            dequantizer.i.eq(self.sums[chain]),
+            dequantizer.exponent.eq(about.exponent),
+            dequantizer.scale.eq(drained.scale),
+        ]
+        error = delay(m, drained.fault | about.poison, f"error{chain}", GroupDequantizer.latency)
+        return dequantizer.o, error
+
+
+PLACES = 1 << ceil_log2(MOST_DELAY + 2)
+"""Sums that may wait in a chain: one comes and one goes per cycle, each at most so many cycles later."""

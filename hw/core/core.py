@@ -95,9 +95,9 @@ class _Datapath(wiring.Component):
         m.d.comb += [
             drain.ended.eq(sequencer.ended),
             drain.ended_valid.eq(sequencer.ended_valid),
+            drain.adds.eq(sequencer.adds),
             sequencer.chunk_full.eq(loader.full),
-            # Its exponents are read when the last sums come out.
-            loader.free.eq(delay(m, sequencer.chunk_free, drain_latency, "chunk_free")),
+            loader.free.eq(drain.freed),
             sequencer.result_free.eq(writer.free),
         ]
         release = delay(m, sequencer.release, code_wait, "release")
@@ -124,10 +124,12 @@ class _Datapath(wiring.Component):
                 tile.multiples[k].eq(column.multiples),
                 column.group.eq(drain.group),
                 column.group_read.eq(drain.group_read),
-                column.sum.eq(tile.sums[k]),
-                column.drained.eq(drain.drained),
+                *(inside.eq(outside) for inside, outside in zip(column.sums, tile.sums[k], strict=True)),
+                *(inside.eq(outside) for inside, outside in zip(column.drained, drain.drained, strict=True)),
                 column.drained_valid.eq(drain.drained_valid),
-                writer.i[k].eq(column.o),
+                column.start.eq(drain.start),
+                column.start_valid.eq(drain.start_valid),
+                *(writer.i[chain][k].eq(result) for chain, result in enumerate(column.o)),
             ]
         m.d.comb += [
             writer.i_valid.eq(columns[0].o_valid),

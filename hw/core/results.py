@@ -13,7 +13,7 @@ from hw.spec.core import CoreConfig
 
 __all__ = ["SLOTS", "ResultBeat", "ResultWriter"]
 
-SLOTS = 8
+SLOTS = 16
 """Blocks of R x C results between the last step that makes one and the last beat that takes it away: some 75 cycles."""
 
 
@@ -25,9 +25,9 @@ class ResultBeat(data.StructLayout):
 
 
 class ResultWriter(wiring.Component):
-    """Stores results as they come, C tokens of one channel at a time, and sends them token by token.
+    """Stores results as they come, C tokens of a channel of each drain chain at a time, and sends them token by token.
 
-    Equations C1 to C3 of docs/core.md. R valid inputs may come for each of ``SLOTS`` blocks, and for one more after
+    Equations C1 to C3 of docs/core.md. ``drain_cycles`` valid inputs may come for each of ``SLOTS`` blocks, and for one more after
     every ``free``. Throughput P results per cycle.
 
     Members
@@ -35,8 +35,8 @@ class ResultWriter(wiring.Component):
     plan : Plan, In
     load : In
         A job begins.
-    i : array of C ColumnResult, In
-        A channel's results; channels in order.
+    i : array of arrays of C ColumnResult, In
+        Results of the next channels in order, as many as there are drain chains.
     i_valid : In
     free : Out
         One cycle: a block has gone.
@@ -54,7 +54,7 @@ class ResultWriter(wiring.Component):
             {
                 "plan": In(Plan(config)),
                 "load": In(1),
-                "i": In(ColumnResult).array(config.columns),
+                "i": In(ColumnResult).array(config.drain_chains, config.columns),
                 "i_valid": In(1),
                 "free": Out(1),
                 "scales": In(stream.Signature(32)).array(config.rows),
@@ -72,10 +72,11 @@ class ResultWriter(wiring.Component):
         slot_bits, piece_bits = ceil_log2(SLOTS), ceil_log2(pieces)
 
         # Channel r of a slot goes to bank r mod P, all columns' results at one address.
-        row = Signal(range(config.rows * SLOTS))
+        chains, per_bank = config.drain_chains, lanes // config.drain_chains
+        row = Signal(range(config.drain_cycles * SLOTS))
         filled = Signal(range(SLOTS + 1))
         fills = Signal()
-        m.d.comb += fills.eq(self.i_valid & (row[:-slot_bits] == config.rows - 1))
+        m.d.comb += fills.eq(self.i_valid & (row[:-slot_bits] == config.drain_cycles - 1))
         with m.If(self.i_valid):
             m.d.sync += row.eq(row + 1)
         self._emptied = Signal()
@@ -86,11 +87,11 @@ class ResultWriter(wiring.Component):
         for lane in range(lanes):
             m.submodules[f"bank{lane}"] = bank = memory.Memory(shape=shape, depth=pieces * SLOTS, init=[])
             write, read = bank.write_port(), bank.read_port()
-            here = (row[: ceil_log2(lanes)] == lane) if lanes > 1 else 1
+            here = (row[: ceil_log2(per_bank)] == lane // chains) if per_bank > 1 else 1
             m.d.comb += [
                 write.en.eq(self.i_valid & here),
-                write.addr.eq(row[ceil_log2(lanes) :]),
-                *(write.data[k].eq(result) for k, result in enumerate(self.i)),
+                write.addr.eq(row[ceil_log2(per_bank) :]),
+                *(write.data[k].eq(result) for k, result in enumerate(self.i[lane % chains])),
                 read.en.eq(1),
                 read.addr.eq(Cat(piece, slot)),
             ]

@@ -1,41 +1,36 @@
 """The order of all steps: group after group, for each set of tokens, plane after plane."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth import C, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from hw.axi.core_registers import MACS_BITS
-from hw.core.channel import CodeGroup, GroupStep
-from hw.core.column import ChunkAddress, DrainedSum, GroupAddress
+from hw.core.activations import chunk_units
+from hw.core.channel import SIDES, CodeGroup, GroupStep
+from hw.core.column import MOST_DELAY, ChunkAddress, GroupAddress, SumStart
 from hw.core.plan import PlaceCounter, Plan
 from hw.core.results import SLOTS
 from hw.prealigned.accumulator import RunningSums
 from hw.spec.core import CoreConfig
 from hw.spec.packet import GROUP_SIZES
 
-__all__ = ["EndedGroup", "Sequencer", "end_distances"]
-
-
-def end_distances(config: CoreConfig) -> tuple[int, int]:
-    """Least distances between two group ends: of different sums, and where both may belong to the same sums.
-
-    The drain takes R cycles. Sums return after at most two others, and must be `RunningSums.interval` apart.
-    """
-    return max(config.rows, -(-RunningSums.interval // 2)), max(config.rows, RunningSums.interval)
+__all__ = ["EndedGroup", "Sequencer"]
 
 
 class EndedGroup(data.StructLayout):
-    """A group whose last step is under way: where its exponents are, its first running sum, ``first`` and ``last``
-    group of these sums, and each row's ``scales`` and ``faults``."""
+    """A group whose last step is under way: where its exponents are, how many units of the chunk memories it ``frees``,
+    its running ``sums`` (index: that of the first row), and each row's ``scales`` and ``faults``."""
 
     def __init__(self, config: CoreConfig):
         super().__init__(
             {
                 "group": GroupAddress(config),
-                "index": DrainedSum(config)["index"].shape,
-                "first": 1,
-                "last": 1,
+                "frees": range(config.stored_units + 1),
+                "sums": SumStart(config),
                 "scales": data.ArrayLayout(8, config.rows),
                 "faults": config.rows,
             }
@@ -49,19 +44,15 @@ class _Group(data.StructLayout):
         most = config.rows * config.columns
         super().__init__(
             {
-                "side": 1,
-                "bank": 1,
+                "side": range(SIDES),
                 "sets": 1,  # minus 1
                 "beats": range(max(2, config.datapath.beats)),  # minus 1
                 "rest": range(config.datapath.lanes + 1),  # lanes in use in the last beat
                 "planes": 2,  # minus 1
-                "base": ceil_log2(config.chunk // config.datapath.lanes),
+                "base": ChunkAddress(config)["beat"].shape,
                 "group": GroupAddress(config)["group"].shape,
-                "index": DrainedSum(config)["index"].shape,
-                "first": 1,
-                "last": 1,
-                "frees": 1,  # the chunk has been used
-                "close": 1,  # the sums may be those of the group before
+                "sums": SumStart(config),  # of the first set
+                "frees": range(config.stored_units + 1),
                 "outputs": data.ArrayLayout(range(most + 1), 2),  # useful ones, for each set
             }
         )
@@ -70,23 +61,23 @@ class _Group(data.StructLayout):
 class Sequencer(wiring.Component):
     """Gives a step per cycle, as long as codes, activations and room for results are there.
 
-    While one group runs, the next is made ready. Group ends keep the distances of :func:`end_distances`: a shorter
-    group's last step waits.
+    While one group runs, the next is made ready. A group's sums are drained ``config.drain_cycles`` cycles after those
+    of the one before at the earliest, and added to the running sums no sooner than that either, and
+    ``RunningSums.interval`` cycles after the last group of the same sums: its last step waits until they have to wait
+    for ``MOST_DELAY`` cycles at most. So short groups borrow time from longer ones.
 
     Members
     -------
     plan : Plan, In
     load : In
         A job begins.
-    full : array of 2-bit, In
+    full : array of SIDES-bit, In
         Each channel's sides that hold a group.
-    groups : array of arrays of 2 CodeGroup, In
-    release : Out, 2
+    groups : array of arrays of SIDES CodeGroup, In
+    release : Out, SIDES
         For all channels.
     chunk_full : In
         One cycle: a chunk is complete.
-    chunk_free : Out
-        One cycle, with the last step of the chunk's last group.
     result_free : In
         One cycle: there is room for the results of another block (and set).
     step : GroupStep, Out
@@ -95,6 +86,8 @@ class Sequencer(wiring.Component):
     ended : EndedGroup, Out
     ended_valid : Out
         With a group's last step.
+    adds : Out
+        As ``ended_valid``, so many cycles later as the group's sums wait.
     working, stalled : Out
     macs : Out
     """
@@ -105,17 +98,17 @@ class Sequencer(wiring.Component):
             {
                 "plan": In(Plan(config)),
                 "load": In(1),
-                "full": In(2).array(config.rows),
-                "groups": In(data.ArrayLayout(CodeGroup, 2)).array(config.rows),
-                "release": Out(2),
+                "full": In(SIDES).array(config.rows),
+                "groups": In(data.ArrayLayout(CodeGroup, SIDES)).array(config.rows),
+                "release": Out(SIDES),
                 "chunk_full": In(1),
-                "chunk_free": Out(1),
                 "result_free": In(1),
                 "step": Out(GroupStep(config)),
                 "read": Out(ChunkAddress(config)),
                 "step_valid": Out(1),
                 "ended": Out(EndedGroup(config)),
                 "ended_valid": Out(1),
+                "adds": Out(1),
                 "working": Out(1),
                 "stalled": Out(1),
                 "macs": Out(MACS_BITS),
@@ -136,8 +129,9 @@ class Sequencer(wiring.Component):
         m.submodules.counter = counter = PlaceCounter(config)
         place = counter.place
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
-        side, bank = Signal(), Signal()
-        chunks, has_chunk = Signal(2), Signal()
+        side = Signal(range(SIDES))
+        chunks, has_chunk = Signal(range(config.stored_units + 1)), Signal()
+        unit, units = Signal(range(config.stored_units)), Signal.like(group.frees)  # the chunk's first; how many
         index, base = Signal.like(group.group), Signal.like(group.base)  # of the group in its pass
         passed = Signal(13)
         size, left, weights = Signal(8), Signal(13), Signal(8)
@@ -149,10 +143,11 @@ class Sequencer(wiring.Component):
             weights.eq(Mux(last, left, size)),
         ]
         present = Signal()
+        m.d.comb += units.eq(chunk_units(config, place.length))
         m.d.comb += present.eq(
             Cat((sides & ~self.release).bit_select(side, 1) for sides in self.full).all() & (has_chunk | (chunks != 0))
         )
-        planes = Cat(Mux(side, groups[1].planes, groups[0].planes) for groups in self.groups)
+        planes = Cat(groups[side].planes for groups in self.groups)
         planes = [planes[2 * row : 2 * row + 2] for row in range(config.rows)]
         three, highest = Signal(), Signal(2)
         m.d.comb += [
@@ -173,20 +168,18 @@ class Sequencer(wiring.Component):
             m.d.sync += [
                 valid.eq(1),
                 group.side.eq(side),
-                group.bank.eq(bank),
                 group.sets.eq(two),
                 group.beats.eq((weights + (lanes - 1) >> log_lanes) - 1),
                 group.rest.eq(((weights - 1)[:log_lanes]) + 1),
                 group.planes.eq(highest),
-                group.base.eq(base),
-                group.group.eq(index),
-                group.index.eq(place.block << ceil_log2(config.rows)),
-                group.first.eq(place.first_chunk & (index == 0)),
-                group.last.eq(place.last_chunk & last),
-                group.frees.eq(place.last_block & last),
-                group.close.eq(~two & (place.only_block | (index != 0))),
+                group.base.eq((unit << exact_log2(datapath.beats)) + base),
+                group.group.eq((unit << len(group.group) - len(unit)) + index),
+                group.sums.index.eq(place.block << exact_log2(config.drain_cycles)),
+                group.sums.first.eq(place.first_chunk & (passed == 0)),
+                group.sums.last.eq(place.last_chunk & last),
+                group.frees.eq(Mux(place.last_block & last, units, 0)),
                 *(group.outputs[k].eq(place.rows * tokens[k]) for k in range(2)),
-                side.eq(~side),
+                side.eq(side + 1),
                 index.eq(index + 1),
                 passed.eq(passed + size),
                 base.eq(base + (size >> log_lanes)),
@@ -196,7 +189,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += [index.eq(0), passed.eq(0), base.eq(0)]
                 m.d.comb += counter.next.eq(1)
                 with m.If(place.last_block):
-                    m.d.sync += [bank.eq(~bank), has_chunk.eq(0)]
+                    m.d.sync += [unit.eq(unit + units), has_chunk.eq(0)]
                 with m.If(place.last):
                     m.d.sync += ahead.eq(0)
         with m.If(self.load):
@@ -207,23 +200,22 @@ class Sequencer(wiring.Component):
         config = self.config
         group, active = Signal(_Group(config), reset_less=True), Signal()
         set_, plane, beat = Signal(), Signal(2), Signal.like(group.beats)
-        other, same = end_distances(config)
-        since = Signal(range(same + 1), init=same)
         credits = Signal(range(SLOTS + 1), init=SLOTS)
+        sums = Signal(SumStart(config))
+        m.d.comb += [sums.eq(group.sums), sums.index.eq(group.sums.index + Mux(set_, self._set_sums, 0))]
         last_beat, ends, apart, room, issue = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             last_beat.eq(beat == group.beats),
             ends.eq(last_beat & (plane == 0)),
-            apart.eq(Mux(group.close, since >= same, since >= other)),
-            room.eq(~group.last | (credits != 0)),
+            room.eq(~group.sums.last | (credits != 0)),
             issue.eq(active & (~ends | (apart & room))),
             take.eq(next_valid & (~active | (issue & ends & (set_ == group.sets)))),
         ]
         ended = issue & ends
         m.d.sync += [
-            since.eq(Mux(ended, 1, Mux(since == same, same, since + 1))),
-            credits.eq(credits - (ended & group.last) + self.result_free),
+            credits.eq(credits - (ended & group.sums.last) + self.result_free),
         ]
+        m.d.comb += apart.eq(self._schedule(m, ended, sums.index))
         with m.If(issue):
             m.d.sync += beat.eq(beat + 1)
             with m.If(last_beat):
@@ -240,10 +232,46 @@ class Sequencer(wiring.Component):
                 plane.eq(next_group.planes),
                 beat.eq(0),
             ]
-        self._drive(m, group, set_, plane, beat, issue, last_beat, ended)
+        self._drive(m, group, set_, plane, beat, issue, last_beat, ended, sums)
         m.d.sync += [self.working.eq(issue), self.stalled.eq((active & ends & ~room) | (ahead & ~active & ~next_valid))]
 
-    def _drive(self, m, group, set_, plane, beat, issue, last_beat, ended):
+    @property
+    def _set_sums(self):
+        """Running sums of a chain for each set of tokens."""
+        return self.config.block_outputs // self.config.drain_chains
+
+    def _schedule(self, m, ended, index):
+        """Gives ``adds``; whether a group with sums at ``index`` may end now.
+
+        Waiting times are in unary: bit k says that k cycles are not enough.
+        """
+        drain, interval = self.config.drain_cycles, RunningSums.interval
+        drains = Signal(drain - 1)
+        adding = Signal(MOST_DELAY + drain - 1)  # until the running sums can take another group's
+        recent = [  # and until they can take those of the same sums, of each of the last groups
+            Signal(data.StructLayout({"wait": MOST_DELAY + interval - 1, "index": len(index)}), name=f"recent{k}")
+            for k in range(-(-interval // drain) - 1)
+        ]
+        wait = Signal(MOST_DELAY + 1)
+        same = (one.wait & (one.index == index).replicate(len(one.wait)) for one in recent)
+        m.d.comb += wait.eq(reduce(or_, (one[: len(wait)] for one in same), adding[: len(wait)]))
+        planned, now = Signal(MOST_DELAY), Signal(MOST_DELAY + 1)  # bit k: sums to be added k cycles from now
+        m.d.comb += now.eq(planned | (~wait & Cat(C(1, 1), wait[:-1]) & ended.replicate(len(wait))))
+        m.d.sync += [
+            planned.eq(now[1:]),
+            self.adds.eq(now[0]),
+            drains.eq(Mux(ended, -1, drains >> 1)),
+            adding.eq(Mux(ended, Cat(C(-1, drain - 1), wait[:-1]), adding >> 1)),
+            *(one.wait.eq(one.wait >> 1) for one in recent),
+        ]
+        with m.If(ended):
+            for one, before in zip(recent[1:], recent[:-1], strict=True):
+                m.d.sync += [one.wait.eq(before.wait >> 1), one.index.eq(before.index)]
+            if recent:
+                m.d.sync += [recent[0].wait.eq(Cat(C(-1, interval - 1), wait[:-1])), recent[0].index.eq(index)]
+        return ~wait[-1] & ~(drains[0] if drain > 1 else 0)
+
+    def _drive(self, m, group, set_, plane, beat, issue, last_beat, ended, sums):
         config, lanes = self.config, self.config.datapath.lanes
         done = ended & (set_ == group.sets)
         m.d.sync += [
@@ -254,20 +282,17 @@ class Sequencer(wiring.Component):
             self.step.first.eq(beat == 0),
             self.step.last.eq(last_beat),
             self.read.beat.eq(group.base + beat),
-            self.read.bank.eq(group.bank),
-            self.release.eq(done.replicate(2) & Mux(group.side, 0b10, 0b01)),
-            self.chunk_free.eq(done & group.frees),
+            self.release.eq(done << group.side),
             self.ended_valid.eq(ended),
             self.ended.group.group.eq(group.group),
-            self.ended.group.bank.eq(group.bank),
-            self.ended.index.eq(group.index + Mux(set_, config.block_outputs, 0)),
-            self.ended.first.eq(group.first),
-            self.ended.last.eq(group.last),
+            self.ended.frees.eq(Mux(set_ == group.sets, group.frees, 0)),
+            self.ended.sums.eq(sums),
         ]
         if config.token_sets > 1:
             m.d.sync += [self.read.set.eq(set_), self.ended.group.set.eq(set_)]
         for row, groups in enumerate(self.groups):
-            chosen = data.View(CodeGroup, Mux(group.side, groups[1].as_value(), groups[0].as_value()))
+            chosen = Signal(CodeGroup, name=f"chosen{row}")
+            m.d.comb += chosen.eq(groups[group.side])
             m.d.sync += [self.ended.scales[row].eq(chosen.scale), self.ended.faults[row].eq(chosen.fault)]
         # The useful MACs are counted in the last plane.
         outputs, used = Signal.like(group.outputs[0]), Signal(range(lanes + 1))

@@ -12,7 +12,9 @@ __all__ = ["PEStack", "Tile"]
 
 
 class PEStack(wiring.Component):
-    """The R PEs of a column: they share multiples, and pass their sums on to row 0.
+    """The R PEs of a column: they share multiples, and pass their sums on.
+
+    Row r is in drain chain r modulo ``drain_chains``, from where its sum passes through the lower rows of the chain.
 
     Parameters
     ----------
@@ -23,8 +25,9 @@ class PEStack(wiring.Component):
     digits : array of R DigitBeat, In
     control : array of R Control, In
     multiples : MultipleBeat, In
-    sum : RedundantSum, Out
-        Row r's ``latency + r`` cycles after a group's last step; so group ends must lie R cycles apart.
+    sums : array of RedundantSum, Out
+        One for each drain chain: in cycle ``latency + k`` after a group's last step, the k-th rows' of the chains. So
+        group ends must lie ``config.drain_cycles`` apart.
     """
 
     def __init__(self, config: CoreConfig):
@@ -37,7 +40,7 @@ class PEStack(wiring.Component):
                 "digits": In(DigitBeat(datapath.digits, datapath.lanes)).array(config.rows),
                 "control": In(Control).array(config.rows),
                 "multiples": In(MultipleBeat(datapath)),
-                "sum": Out(RedundantSum(datapath.accumulator_bits)),
+                "sums": Out(RedundantSum(datapath.accumulator_bits)).array(config.drain_chains),
             }
         )
 
@@ -45,17 +48,18 @@ class PEStack(wiring.Component):
         m = Module()
         datapath = self.config.datapath
         made = iter([self._first])
-        chain = None
+        chains = [0] * self.config.drain_chains
         for row in reversed(range(self.config.rows)):
+            chain = row % len(chains)
             pe = place(m, platform, f"pe{row}", "pe", lambda: next(made, None) or PrealignedPE(datapath))
             m.d.comb += [
                 pe.digits.eq(self.digits[row]),
                 pe.control.eq(self.control[row]),
                 pe.multiples.eq(self.multiples),
-                pe.chain.eq(0 if chain is None else chain),
+                pe.chain.eq(chains[chain]),
             ]
-            chain = pe.o
-        m.d.comb += self.sum.eq(chain)
+            chains[chain] = pe.o
+        m.d.comb += [out.eq(chain) for out, chain in zip(self.sums, chains, strict=True)]
         return m
 
 
@@ -71,7 +75,7 @@ class Tile(wiring.Component):
     digits : array of R DigitBeat, In
     control : array of R Control, In
     multiples : array of C MultipleBeat, In
-    sums : array of C RedundantSum, Out
+    sums : array of C arrays of RedundantSum, Out
         As of :class:`PEStack`.
     """
 
@@ -85,7 +89,7 @@ class Tile(wiring.Component):
                 "digits": In(DigitBeat(datapath.digits, datapath.lanes)).array(config.rows),
                 "control": In(Control).array(config.rows),
                 "multiples": In(MultipleBeat(datapath)).array(config.columns),
-                "sums": Out(RedundantSum(datapath.accumulator_bits)).array(config.columns),
+                "sums": Out(RedundantSum(datapath.accumulator_bits)).array(config.columns, config.drain_chains),
             }
         )
 
@@ -98,6 +102,6 @@ class Tile(wiring.Component):
                 *(inside.eq(digits) for inside, digits in zip(stack.digits, self.digits, strict=True)),
                 *(inside.eq(control) for inside, control in zip(stack.control, self.control, strict=True)),
                 stack.multiples.eq(self.multiples[column]),
-                self.sums[column].eq(stack.sum),
+                *(out.eq(chain) for out, chain in zip(self.sums[column], stack.sums, strict=True)),
             ]
         return m

@@ -16,6 +16,7 @@ __all__ = ["ActivationAligner", "AlignedBeat", "GroupBeat"]
 
 SIGNIFICAND_BITS = 11
 MAX_PLANES = 4
+STORED = 4  # groups, a power of two
 QUEUE = 16
 ALIGNMENT = 7  # cycles
 
@@ -56,17 +57,16 @@ class ActivationAligner(wiring.Component):
     ```
     i --> exponents: which occur --> largest ---+
      |                                          v
-     +--> two groups of memory --> read ``planes`` times --> shift, round, negate --> o
+     +--> four groups of memory --> read ``planes`` times --> shift, round, negate --> o
     ```
 
-    One group comes in while the other goes out, once per digit plane. Rounds to nearest even and saturates:
+    Groups come in while others go out, once per digit plane. Rounds to nearest even and saturates:
     ``|q| <= 2**(W-1) - 1``, error at most ``2**-(W-1) * max|a|`` for every activation, but for W = 10 and 11 in a group
     of subnormals alone: there it is at most ``2**(-13 - W)``, which may be more. Zeros and subnormals are values like
     others; an all-zero group has exponent 1. Inf and NaN become 0 and set ``poison``.
 
     Throughput is a beat per cycle in and out, with a cycle of rest between groups. The first beat of a group leaves
-    ``latency`` cycles after its last came in; so groups that are wanted once and have n beats take n + 3 cycles each,
-    because only two are stored.
+    ``latency`` cycles after its last came in; four groups are stored, so that groups of few beats keep the rate.
 
     Parameters
     ----------
@@ -112,16 +112,16 @@ class ActivationAligner(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.store = store = memory.Memory(
-            shape=data.ArrayLayout(FP16, self.lanes), depth=2 * self.beats, init=[]
+            shape=data.ArrayLayout(FP16, self.lanes), depth=STORED << ceil_log2(self.beats), init=[]
         )
         write, read = store.write_port(), store.read_port()
         end_bits = max(1, ceil_log2(self.beats))
         about = data.StructLayout(
             {"exponent": 5, "poison": 1, "before_end": end_bits, "single": 1, "planes": ceil_log2(MAX_PLANES)}
         )
-        groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(2)]
-        full = Signal(2)
-        taken, freed = Signal(2), Signal(2)
+        groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(STORED)]
+        full = Signal(STORED)
+        taken, freed = Signal(STORED), Signal(STORED)
         m.d.sync += full.eq((full | taken) & ~freed)
 
         self._write(m, write, groups, taken, freed, end_bits)
@@ -129,7 +129,7 @@ class ActivationAligner(wiring.Component):
         return m
 
     def _write(self, m, write, groups, taken, freed, end_bits):
-        side, beat = Signal(), Signal(end_bits)
+        side, beat = Signal(range(STORED)), Signal(end_bits)
         i = self.i.payload
         transfer, open_side = Signal(), Signal()
         occurring = Signal(32)  # bit e: a finite activation of exponent e, or an Inf or NaN, is in the beat
@@ -137,7 +137,7 @@ class ActivationAligner(wiring.Component):
             self.i.ready.eq(open_side),
             transfer.eq(self.i.valid & self.i.ready),
             write.en.eq(transfer),
-            write.addr.eq(Cat(beat, side)[-len(write.addr) :] if self.beats > 1 else side),
+            write.addr.eq(Cat(beat[: ceil_log2(self.beats)], side)),
             write.data.eq(i.activations),
         ]
         hits = [[] for _ in range(32)]
@@ -149,7 +149,7 @@ class ActivationAligner(wiring.Component):
         # A cycle later, so that the exponents have a cycle of their own.
         seen, now = Signal(32, reset_less=True), Signal(32, reset_less=True)
         first = Signal(init=1)
-        ended, ended_side = Signal(), Signal()
+        ended, ended_side = Signal(), Signal.like(side)
         came = Signal()
         m.d.sync += [now.eq(occurring), came.eq(transfer), ended.eq(transfer & i.last), ended_side.eq(side)]
         end, planes = Signal.like(beat, reset_less=True), Signal.like(i.planes, reset_less=True)
@@ -164,7 +164,7 @@ class ActivationAligner(wiring.Component):
                 known,
                 Signal(name=f"known{k}"),
                 known_side,
-                Signal(name=f"side{k}"),
+                Signal.like(side, name=f"side{k}"),
             )
             m.d.sync += [known.eq(before), known_side.eq(before_side)]
         zeros = leading_zeros(m, Cat(C(0, 1), seen[1:31] | 1, C(0, 1)), "above", cut=3)
@@ -172,7 +172,7 @@ class ActivationAligner(wiring.Component):
         with m.If(transfer):
             m.d.sync += beat.eq(beat + 1)
             with m.If(i.last):
-                m.d.sync += [beat.eq(0), side.eq(~side)]
+                m.d.sync += [beat.eq(0), side.eq(side + 1)]
         for k, group in enumerate(groups):
             with m.If(ended & (ended_side == k)):
                 m.d.sync += [group.before_end.eq(end - 1), group.single.eq(end == 0), group.planes.eq(planes)]
@@ -181,21 +181,21 @@ class ActivationAligner(wiring.Component):
                 m.d.comb += taken[k].eq(1)
 
         # A side is closed from its last beat until it has been read.
-        closed, unread, ends = Signal(2), Signal(2), Signal()
+        closed, unread, ends = Signal(STORED), Signal(STORED), Signal()
         m.d.comb += [ends.eq(transfer & i.last), unread.eq(closed & ~freed)]
         m.d.sync += [
-            closed.eq(unread | (ends.replicate(2) & Cat(~side, side))),
-            open_side.eq(~(ends | Mux(side, unread[1], unread[0]))),
+            closed.eq(unread | (ends << side)),
+            open_side.eq(~(ends | unread.bit_select(side, 1))),
         ]
 
     def _read(self, m, read, groups, full, freed, end_bits):
-        side, beat, left = Signal(), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
+        side, beat, left = Signal(range(STORED)), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
         group, active = Signal.like(groups[0], reset_less=True), Signal()
         at_start, at_end = Signal(), Signal()
         # Beats that leave the memory will find room in the queue: nothing before it ever waits.
         m.submodules.queue = queue = BeatQueue(self.o.payload.shape(), QUEUE)
         room = Signal(QUEUE - 1, init=-1)  # in unary, and for the beat of the cycle before too
-        issue, final, leaves = Signal(), Signal(), Signal(2)
+        issue, final, leaves = Signal(), Signal(), Signal(STORED)
         flags = data.StructLayout(
             {"valid": 1, "first": 1, "last": 1, "final": 1, "poison": 1, "exponent": 5, "complement": 5}
         )
@@ -211,9 +211,12 @@ class ActivationAligner(wiring.Component):
             issued.complement.eq(~group.exponent),
             issued.poison.eq(group.poison),
             read.en.eq(1),
-            read.addr.eq(Cat(beat, side)[-len(read.addr) :] if self.beats > 1 else side),
-            chosen.eq(Mux(side, groups[1].as_value(), groups[0].as_value())),
+            read.addr.eq(Cat(beat[: ceil_log2(self.beats)], side)),
         ]
+        with m.Switch(side):
+            for k, one in enumerate(groups):
+                with m.Case(k):
+                    m.d.comb += chosen.eq(one)
         more, less = Signal(), Signal()
         m.d.sync += [
             more.eq(queue.taken & ~issue),
@@ -235,9 +238,9 @@ class ActivationAligner(wiring.Component):
                 at_end.eq(Mux(at_end, group.single, beat == group.before_end)),
                 left.eq(left - at_end),
                 active.eq(~(at_end & final)),
-                side.eq(side ^ (at_end & final)),
+                side.eq(side + (at_end & final)),
             ]
-        m.d.comb += leaves.eq(Cat(~side, side) & (issue & at_end & final).replicate(2))
+        m.d.comb += leaves.eq((issue & at_end & final) << side)
         m.d.sync += freed.eq(leaves)
 
         stages = [issued]

@@ -18,7 +18,7 @@ CHANNEL_HEADER = (
 """First word of a channel's slice in a weight packet of the core: FP32 channel scale, 64-bit words of the row packet
 that follows, zeros, and a bit that makes the number of ones in the word even."""
 
-_RANGES = {"rows": (1, 64), "columns": (1, 64), "token_sets": (1, 2), "result_lanes": (1, 32)}
+_RANGES = {"rows": (1, 64), "columns": (1, 64), "token_sets": (1, 2), "drain_chains": (1, 8), "result_lanes": (1, 32)}
 
 
 def split(count: int, most: int) -> list[int]:
@@ -62,15 +62,18 @@ class CoreConfig:
     token_sets : int
         1 or 2: how many sets of C tokens take turns at every group of weights. 2 halves the weight stream, and a
         group's least duration where ``RunningSums.interval`` sets it.
+    drain_chains : int
+        Chains through which a column's sums leave, each with a dequantizer and running sums of its own; a power of
+        two. A group lasts at least R / ``drain_chains`` cycles.
     datapath : PrealignedConfig
         Lanes, digit set, width of the aligned activations, largest group, datatypes.
     chunk : int
-        Largest number of input channels whose activations are in the core at a time (of two such chunks, one is loaded
-        while the other is used). A multiple of ``datapath.group_size``.
+        Largest number of input channels that a pass goes through. Activations of two such chunks, or of more that are
+        smaller, are in the core at a time. A multiple of ``datapath.group_size``.
     block_outputs : int
         Largest super-block: output channels whose running sums are in the core. A multiple of ``rows``.
     result_lanes : int
-        P, FP32 results per cycle and beat, a power of two; ``rows`` is a multiple of 2 P.
+        P, FP32 results per cycle and beat, a power of two; ``rows`` is a multiple of 2 P, and P of ``drain_chains``.
     max_inputs, max_outputs : int
         Largest K and N, up to 16384.
 
@@ -83,6 +86,7 @@ class CoreConfig:
     rows: int = 8
     columns: int = 8
     token_sets: int = 2
+    drain_chains: int = 2
     datapath: PrealignedConfig = field(default_factory=PrealignedConfig)
     chunk: int = 512
     block_outputs: int = 128
@@ -106,10 +110,11 @@ class CoreConfig:
                 raise TypeError(f"{name} must be an int, not {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} must be in {least}..{most}, not {value!r}")
-        for name in ("rows", "columns", "result_lanes"):
+        for name in ("rows", "columns", "drain_chains", "result_lanes"):
             if getattr(self, name).bit_count() != 1:
                 raise ValueError(f"{name} must be a power of two, not {getattr(self, name)!r}")
         multiples = {"chunk": unit, "block_outputs": self.rows, "rows": 2 * self.result_lanes}
+        multiples["result_lanes"] = self.drain_chains
         for name, divisor in multiples.items():
             if getattr(self, name) % divisor:
                 raise ValueError(f"{name} must be a multiple of {divisor}, not {getattr(self, name)!r}")
@@ -118,6 +123,17 @@ class CoreConfig:
     def block_tokens(self) -> int:
         """Tokens of a full token block: C times the token sets."""
         return self.columns * self.token_sets
+
+    @property
+    def drain_cycles(self) -> int:
+        """Cycles in which the sums of a group leave: R over the drain chains."""
+        return self.rows // self.drain_chains
+
+    @property
+    def stored_units(self) -> int:
+        """Units of ``datapath.group_size`` input channels that the chunk memories hold, a power of two: two of the
+        largest chunks, or more of smaller ones."""
+        return 2 << (self.chunk // self.datapath.group_size - 1).bit_length()
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -155,6 +171,7 @@ CORE_PRESETS = {
         rows=4,
         columns=4,
         token_sets=1,
+        drain_chains=1,
         datapath=PrealignedConfig(lanes=8),
         chunk=256,
         block_outputs=64,
@@ -164,6 +181,7 @@ CORE_PRESETS = {
         rows=2,
         columns=2,
         token_sets=2,
+        drain_chains=1,
         datapath=PrealignedConfig(lanes=4, group_size=32),
         chunk=64,
         block_outputs=8,

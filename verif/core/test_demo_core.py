@@ -34,16 +34,18 @@ def test_verdict(checkpoint, tmp_path, seed, wrong):
         text, count = RESULT.subn(r"\1\2 ^ 32'h00000001;", path.read_text(), count=1)
         assert count == 1, "the results' port was not found"
         path.write_text(text)
-    options = {"preset": "tiny", "layers": ("self_attn.k_proj", "mlp.gate_proj"), "tokens": 5, "outputs": 11}
+    options = {"preset": "tiny", "layers": ("self_attn.k_proj", "mlp.gate_proj"), "outputs": 11}
+    options |= {"tokens": 5, "further": 3}
     section = core.run_core_section(tmp_path, seed, **options, verilog=path)
     assert write_report([section], seed, tmp_path) is not wrong
     report = json.loads((tmp_path / "report.json").read_text())
     first, second = report["sections"][0]["items"]
-    assert first["compared"] == first["expected"] == second["compared"] == 5 * 11
-    assert first["mismatches"] == second["mismatches"] == (55 if wrong else 0)
+    assert first["compared"] == first["expected"] == second["compared"] == (5 + 8) * 11
+    assert first["mismatches"] == second["mismatches"] == (13 * 11 if wrong else 0)
     assert first["useful_macs"] == 5 * 11 * 576
     assert first["max_rel_error"] < 1e-3
     assert 0 < first["busy"] < 1
+    assert 0 < first["steady_busy"] < 1
     assert second["datatype"] == "FP3"
     assert set(report["verilog_sha256"]) == {"core"}
 

@@ -28,8 +28,8 @@ def test_every_block_keeps_up_with_the_clock():
     built = compose(edges | {"aligner": [SLOW], "pe": [replace(FAST, gate_equivalents=90.0)]})
     assert built.delay_ps == 1000.0
     assert (built.variants["decoder"], built.variants["pe"]) == ("slow", "fast")
-    assert built.edge() == pytest.approx(100.0 * (1 + 8 * 4) / 64)
-    assert built.edge(aligners=8) == pytest.approx(100.0 * (8 + 8 * 4) / 64)
+    assert built.edge() == pytest.approx(100.0 * (1 + 8 * 6) / 64)
+    assert built.edge(aligners=8) == pytest.approx(100.0 * (8 + 8 * 6) / 64)
 
 
 def test_rate_is_bounded_by_drain_and_running_sums():
@@ -37,7 +37,7 @@ def test_rate_is_bounded_by_drain_and_running_sums():
     assert macs_per_cycle(config, Datatype.FP3, 128) == 16
     assert macs_per_cycle(config, Datatype.FP4, 128) == 8
     assert macs_per_cycle(config, Datatype.INT8, 128) == pytest.approx(16 / 3)
-    assert macs_per_cycle(config, Datatype.FP3, 32) == 4  # 8 sums to drain in 2 cycles' work
+    assert macs_per_cycle(config, Datatype.FP3, 32) == 4  # two sets of tokens: a sum's groups are 16 cycles apart
     assert macs_per_cycle(config, Datatype.FP3, 128, token_sets=1) == 128 / RunningSums.interval
 
 
@@ -80,7 +80,7 @@ def test_report(tmp_path, monkeypatch):
     small, serial = density.report([generic_library()], tmp_path)
     assert (small["design"], serial["design"]) == ("small", density.BIT_SERIAL)
     assert small["ratio_to_bitmod_authors"] is small["ratio_to_bit_parallel"] is None
-    total = 200.0 + 200.0 * (1 + 4 * 8) / 64
+    total = 200.0 + 200.0 * (1 + 6 * 8) / 64
     assert small["density"]["fp4"] == pytest.approx(macs_per_cycle(config, Datatype.FP4, 32) / (total * 500e-12))
     assert serial["density"]["fp4"] == pytest.approx(2 / (300 * 900e-12))
     assert small["ratio_to_bitserial_pe"]["fp4"] == pytest.approx(small["density"]["fp4"] / serial["density"]["fp4"])
