@@ -39,8 +39,8 @@ TILE = {
     "dequantizer": COLUMNS * CHAINS,
     "sums": COLUMNS * CHAINS,
 }
-"""How many of each block the tile of the core's preset ``dense`` has. One aligner: activations stay on the chip, aligned,
-for all channels. A dequantizer and running sums for each drain chain of a column."""
+"""How many of each block the tile of the core's preset ``dense`` has. One aligner: activations stay on the chip,
+aligned, for all channels. A dequantizer and running sums for each drain chain of a column."""
 
 BIT_SERIAL = "bit_serial_pe"
 BIT_SERIAL_STEPS = {"fp3": 2, "fp4": 2, "int4": 2, "int6": 3, "int8": 4}

@@ -24,6 +24,7 @@ from hw.spec.attention import AttentionConfig
 from hw.spec.core import CORE_PRESETS, CoreConfig
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
+from hw.spec.prealigned import PrealignedConfig
 from hw.unpacker import RowUnpacker
 
 __all__ = ["ATTENTION_CORES", "KV_ENGINES", "PRESETS", "Top", "core_parameters", "kv_parameters", "tops"]
@@ -72,10 +73,9 @@ def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
 
 def core_parameters(core: CoreConfig) -> dict[str, Any]:
     """A core's parameters as the sidecar holds them: datatypes by name, digits as their multiples."""
-    datapath = asdict(core.datapath) | {
-        "digits": list(core.datapath.digits.multiples),
-        "datatypes": [datatype.name for datatype in core.datapath.datatypes],
-    }
+    datapath = asdict(core.datapath) | {"datatypes": [datatype.name for datatype in core.datapath.datatypes]}
+    if isinstance(core.datapath, PrealignedConfig):
+        datapath["digits"] = list(core.datapath.digits.multiples)
     return asdict(core) | {"datapath": datapath}
 
 
@@ -88,12 +88,13 @@ def tops(preset: str) -> list[Top]:
 
 
 def core_tops(core: CoreConfig) -> list[Top]:
-    """The accelerator core and its PE."""
+    """The accelerator core, and its PE unless that is one of the column's."""
     parameters = core_parameters(core)
-    return [
-        Top(name="core", component=partial(AcceleratorCoreAxi, core), parameters=parameters),
-        Top(name="prealigned_pe", component=partial(PrealignedPE, core.datapath), parameters=parameters["datapath"]),
-    ]
+    found = [Top(name="core", component=partial(AcceleratorCoreAxi, core), parameters=parameters)]
+    if isinstance(core.datapath, PrealignedConfig):
+        pe = partial(PrealignedPE, core.datapath)
+        found.append(Top(name="prealigned_pe", component=pe, parameters=parameters["datapath"]))
+    return found
 
 
 def column_tops(preset: str) -> list[Top]:

@@ -30,6 +30,7 @@ from golden.core.job import CoreJob
 from golden.core.streams import Packets, activation_image, activation_stream, chunk_slices, weight_image
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.unpacking import unpack_rows
+from hw.spec.bitserial import BitSerialConfig
 from hw.spec.core import CoreConfig
 from hw.spec.datatypes import Datatype
 
@@ -184,11 +185,14 @@ def _write_image(directory: Path, name: str, image: Packets) -> dict:
 def _plain(config: CoreConfig) -> dict:
     """The configuration's parameters that matter to a host, as JSON."""
     data = config.datapath
+    if isinstance(data, BitSerialConfig):
+        kind = {"rounding": data.rounding, "accumulator_bits": data.accumulator_bits}
+    else:
+        kind = {"activation_bits": data.activation_bits, "digits": list(data.digits.multiples)}
     return {
         **{name: getattr(config, name) for name in ("rows", "columns", "token_sets", "chunk", "block_outputs")},
         "result_lanes": config.result_lanes,
         "lanes": data.lanes,
-        "activation_bits": data.activation_bits,
         "group_size": data.group_size,
-        "digits": list(data.digits.multiples),
+        **kind,
     }

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from golden.core.groups import PreparedActivations, prepare
 from golden.core.layer import CoreResult, finish
 from golden.core.streams import check_weight, chunk_slices
-from golden.prealigned.aligner import AlignedActivations, align
-from golden.prealigned.dot import group_values, running_sums
+from golden.prealigned.dot import running_sums
 from golden.weights.packing import padded_lengths
 from golden.weights.parsing import ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
@@ -116,7 +116,7 @@ def job_model(
             sums, scales = torch.zeros(tokens, size), torch.ones(size)
             marked = torch.zeros(tokens, size, dtype=torch.bool)
             for start, stop in chunks:
-                aligned, bad = _activations(config, job, [next(activations) for _ in range(tokens)], stop - start)
+                prepared, bad = _activations(config, job, [next(activations) for _ in range(tokens)], stop - start)
                 errors += [frozenset({code}) for codes in bad for code in sorted(codes)]
                 marked |= torch.tensor([bool(codes) for codes in bad])[:, None]
                 for first in range(0, size, config.rows):
@@ -129,7 +129,7 @@ def job_model(
                         if not codes:
                             weight = stack_rows([packet], special_values=special_values)
                             one = slice(channel, channel + 1)
-                            sums[:, one] = running_sums(group_values(weight, aligned), sums[:, one])
+                            sums[:, one] = running_sums(prepared.values(weight), sums[:, one])
             row.append(finish(sums, scales, marked, fp16=job.fp16))
         columns.append(row)
     whole = {name: np.block([[getattr(part, name) for part in row] for row in columns]) for name in ("bits", "marked")}
@@ -142,7 +142,7 @@ def job_model(
 
 def _activations(
     config: CoreConfig, job: CoreJob, packets: Sequence[np.ndarray], length: int
-) -> tuple[AlignedActivations, list[frozenset[int]]]:
+) -> tuple[PreparedActivations, list[frozenset[int]]]:
     """A chunk's activations, missing ones zero, and all that was wrong with each packet."""
     lanes = config.datapath.lanes
     beats = -(-length // lanes)
@@ -158,7 +158,7 @@ def _activations(
             codes.add(ERROR_CODES["NON_FINITE"])
         bad.append(frozenset(codes))
     chosen = torch.from_numpy(values[:, :length].copy().view(np.float16))
-    return align(chosen, group_size=job.group_size, activation_bits=config.datapath.activation_bits), bad
+    return prepare(config.datapath, chosen, job.group_size), bad
 
 
 def _weights(

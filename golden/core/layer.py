@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from golden.prealigned.aligner import align
-from golden.prealigned.dot import group_values, running_sums
+from golden.core.groups import prepare
+from golden.prealigned.dot import running_sums
 from golden.weights.column import MARKED_BITS
 from golden.weights.quantized import QuantizedWeight
+from hw.spec.bitserial import BitSerialConfig
+from hw.spec.prealigned import PrealignedConfig
 
 __all__ = ["MARKED_FP16", "CoreResult", "core_layer", "finish", "input_channels"]
 
@@ -85,13 +87,14 @@ def core_layer(
     weight: QuantizedWeight,
     activations: torch.Tensor,
     *,
-    activation_bits: int = 16,
+    datapath: PrealignedConfig | BitSerialConfig | None = None,
     fp16: bool = False,
     chunk: int | None = None,
 ) -> CoreResult:
     """``X W^T`` as the core computes it, bit for bit.
 
-    A1 to Q3 round as in docs/prealigned.md; then one rounding for the channel scale, and one for FP16 results.
+    Groups round as in docs/prealigned.md, A1 to Q3, or as in docs/weights.md, P1 to G3; then one rounding for the
+    channel scale, and one for FP16 results.
 
     Parameters
     ----------
@@ -99,8 +102,8 @@ def core_layer(
         W, [out, in].
     activations : float16 tensor [tokens, in]
         X. A token with an Inf or NaN has marked results.
-    activation_bits : int
-        W of the build, 10..24.
+    datapath : PrealignedConfig or BitSerialConfig, optional
+        Of the build; by default the pre-aligned one with W = 16.
     fp16 : bool
         FP16 results.
     chunk : int, optional
@@ -112,6 +115,7 @@ def core_layer(
         Naming the parameter that is wrong.
     """
     tokens, (out, length) = activations.shape[0], weight.shape
+    datapath = PrealignedConfig() if datapath is None else datapath
     step = length if chunk is None else chunk
     if chunk is not None and (chunk < 1 or chunk % weight.group_size):
         raise ValueError(f"chunk must be a multiple of the group size {weight.group_size}, not {chunk!r}")
@@ -119,9 +123,7 @@ def core_layer(
     poison = torch.zeros(tokens, dtype=torch.bool)
     for start in range(0, length, step):
         part = input_channels(weight, start, min(length, start + step))
-        aligned = align(
-            activations[:, start : start + step], group_size=weight.group_size, activation_bits=activation_bits
-        )
-        sums = running_sums(group_values(part, aligned), sums)
-        poison |= aligned.poison.any(1)
+        prepared = prepare(datapath, activations[:, start : start + step], weight.group_size)
+        sums = running_sums(prepared.values(part), sums)
+        poison |= prepared.poison
     return finish(sums, weight.channel_scale, poison[:, None].expand(tokens, out), fp16=fp16)

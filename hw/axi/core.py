@@ -9,7 +9,8 @@ from hw.axi.core_registers import CoreBuild, CoreRegisters
 from hw.axi.lite import AxiLitePort
 from hw.axi.stream import AxiStreamPort
 from hw.core.core import AcceleratorCore
-from hw.prealigned.digits import allowed_specials
+from hw.core.parts import parts
+from hw.spec.bitserial import BitSerialConfig
 from hw.spec.core import CoreConfig
 from hw.spec.datatypes import Datatype
 from hw.spec.packet import WORD_BITS
@@ -20,12 +21,12 @@ __all__ = ["AcceleratorCoreAxi", "core_build"]
 
 def core_build(config: CoreConfig) -> CoreBuild:
     """What the registers tell of a core of this configuration."""
-    datapath = config.datapath
+    datapath, specials = config.datapath, parts(config.datapath).specials
     return CoreBuild(
         rows=config.rows,
         columns=config.columns,
         lanes=datapath.lanes,
-        window=datapath.activation_bits,
+        window=0 if isinstance(datapath, BitSerialConfig) else datapath.activation_bits,
         datatypes=datapath.datatypes,
         group_sizes=config.group_sizes,
         max_inputs=config.max_inputs,
@@ -33,8 +34,8 @@ def core_build(config: CoreConfig) -> CoreBuild:
         chunk=config.chunk,
         block_outputs=config.block_outputs,
         token_sets=config.token_sets,
-        special_values=tuple(sorted(allowed_specials(Datatype.FP3, datapath.digits))),
-        fp4_special_values=tuple(sorted(allowed_specials(Datatype.FP4, datapath.digits))),
+        special_values=specials[Datatype.FP3],
+        fp4_special_values=specials[Datatype.FP4],
     )
 
 

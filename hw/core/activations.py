@@ -1,13 +1,13 @@
-"""Activation packets to aligned chunks, a beat of one token at a time."""
+"""Activation packets to chunks as the PEs want them, a beat of one token at a time."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
+from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from hw.pe import FP16
-from hw.prealigned.aligner import ActivationAligner
 from hw.spec.core import CoreConfig
 
 __all__ = ["ActivationBeat", "ActivationLoader", "ChunkWrite", "chunk_units"]
@@ -29,14 +29,14 @@ class ActivationBeat(data.StructLayout):
 
 
 class ChunkWrite(data.StructLayout):
-    """A beat of aligned activations for the chunk memories: ``column`` and ``set`` make the token; ``beat`` and
+    """A beat of prepared activations for the chunk memories: ``column`` and ``set`` make the token; ``beat`` and
     ``group`` are places in the memories; the group's ``exponent`` and ``poison``."""
 
     def __init__(self, config: CoreConfig):
         datapath = config.datapath
         super().__init__(
             {
-                "integers": data.ArrayLayout(signed(datapath.activation_bits), datapath.lanes),
+                "integers": parts(datapath).activations,
                 "exponent": 5,
                 "poison": 1,
                 "column": range(max(2, config.columns)),
@@ -48,7 +48,8 @@ class ChunkWrite(data.StructLayout):
 
 
 class ActivationLoader(wiring.Component):
-    """Takes a job's activation packets (docs/core.md, section 3), aligns their groups, and fills the chunk memories.
+    """Takes a job's activation packets (docs/core.md, section 3), aligns their groups where the datapath wants
+    that, and fills the chunk memories.
 
     A chunk takes the units of ``datapath.group_size`` input channels behind those of the chunk before, modulo
     ``config.stored_units``; it comes in when there are as many free.
@@ -92,11 +93,9 @@ class ActivationLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, datapath = self.config, self.config.datapath
+        config = self.config
         m.submodules.counter = counter = PlaceCounter(config, blocks=False)
-        m.submodules.aligner = aligner = ActivationAligner(
-            datapath.lanes, datapath.activation_bits, datapath.group_size
-        )
+        m.submodules.aligner = aligner = parts(config.datapath).aligner()
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
         sent, stored = Signal(), Signal()
         self._send(m, counter, aligner, sent, stored)
@@ -199,7 +198,7 @@ class ActivationLoader(wiring.Component):
                         m.next = "IDLE"
 
     def _store(self, m, counter, aligner, sent, stored):
-        """Aligned beats to their places."""
+        """Prepared beats to their places."""
         config, place = self.config, counter.place
         o, i = Signal(ChunkWrite(config)), aligner.o
         moved = Signal()

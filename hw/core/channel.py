@@ -1,15 +1,14 @@
 """What feeds a row of PEs: an output channel's words to codes, and those to digits."""
 
-from amaranth import C, Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hw.core.parts import parts
 from hw.core.weights import ChannelEntry, ChannelStart, Fault
-from hw.prealigned.decoder import DigitDecoder
-from hw.prealigned.digits import MAX_STEPS, steps
-from hw.prealigned.pe import Control, DigitBeat
+from hw.prealigned.digits import MAX_STEPS
 from hw.spec.core import CoreConfig
 from hw.spec.datatypes import DATATYPE_BITS, MAX_CODE_BITS, Datatype
 from hw.spec.errors import WeightError
@@ -54,7 +53,7 @@ class WeightChannel(wiring.Component):
     """Unpacks one channel's row packets, keeps ``SIDES`` groups of codes, and decodes them plane by plane.
 
     ```
-    i --> queue --> RowUnpacker --> codes of 4 groups --> DigitDecoder --> digits, control
+    i --> queue --> RowUnpacker --> codes of 4 groups --> decoder --> digits, control
     ```
 
     Groups are filled and released in turn, side 0 first. Every pass gives as many groups as its length needs:
@@ -83,18 +82,18 @@ class WeightChannel(wiring.Component):
         Drop a side's group. Its last step may come in the same cycle.
     step : GroupStep, In
     step_valid : In
-    digits : DigitBeat, Out
-    control : Control, Out
+    digits, control : Out
+        As the datapath's PEs take them.
     scale : stream of 32 bits, Out
         Channel scales of passes with ``final``, in order.
     fault : stream of Fault, Out
         One for each pass with a fault; the channel waits until it is taken.
     """
 
-    latency = 1 + DigitDecoder.latency
-
     def __init__(self, config: CoreConfig):
         self.config = config
+        self._parts = parts(config.datapath)
+        self.latency = 1 + self._parts.decoder_latency
         super().__init__(
             {
                 "group_size": In(2),
@@ -106,8 +105,8 @@ class WeightChannel(wiring.Component):
                 "release": In(SIDES),
                 "step": In(GroupStep(config)),
                 "step_valid": In(1),
-                "digits": Out(DigitBeat(config.datapath.digits, config.datapath.lanes)),
-                "control": Out(Control),
+                "digits": Out(self._parts.digits),
+                "control": Out(self._parts.control),
                 "scale": Out(stream.Signature(32)),
                 "fault": Out(stream.Signature(Fault)),
             }
@@ -262,14 +261,14 @@ class WeightChannel(wiring.Component):
         with m.Switch(datatype):
             for known in self.config.datapath.datatypes:
                 with m.Case(known):
-                    m.d.comb += planes.eq(steps(known, self.config.datapath.digits) - 1)
+                    m.d.comb += planes.eq(self._parts.planes(known) - 1)
             with m.Default():
                 pass
         return planes
 
     def _decode(self, m, codes):
         config, step = self.config, self.step
-        m.submodules.decoder = decoder = DigitDecoder(config.datapath)
+        m.submodules.decoder = decoder = self._parts.decoder()
         read = codes.read_port()
         m.d.comb += [read.en.eq(1), read.addr.eq(Cat(step.beat[: ceil_log2(config.datapath.beats)], step.side))]
         group, kind, planes = Signal(CodeGroup), Signal.like(self._kinds[0]), Signal(2)

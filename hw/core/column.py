@@ -6,11 +6,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.core.activations import ChunkWrite
+from hw.core.parts import parts
 from hw.fp32 import FP32
 from hw.prealigned.accumulator import RunningSums
-from hw.prealigned.dequantizer import GroupDequantizer
-from hw.prealigned.multiples import OddMultiples
-from hw.prealigned.pe import MultipleBeat, RedundantSum
 from hw.prealigned.registers import delay
 from hw.spec.core import CoreConfig
 
@@ -64,11 +62,11 @@ class ColumnResult(data.Struct):
 
 
 class TileColumn(wiring.Component):
-    """A column's chunk memories and odd multiples, and for each drain chain a dequantizer and running sums.
+    """A column's chunk memories and multiples, and for each drain chain a dequantizer and running sums.
 
     ```
-    write --> chunks --> OddMultiples --> multiples
-    sums --> GroupDequantizer --> pending --> RunningSums --> o
+    write --> chunks --> multiples
+    sums --> dequantizer --> pending --> RunningSums --> o
     ```
 
     Multiples come ``latency`` cycles after their address. ``group`` is read one cycle before the first sums of a group
@@ -86,10 +84,11 @@ class TileColumn(wiring.Component):
     write_enable : In
         ``write`` is this column's.
     read : ChunkAddress, In
-    multiples : MultipleBeat, Out
+    multiples : Out
+        As the datapath's PEs take them.
     group : GroupAddress, In
     group_read : In
-    sums : array of RedundantSum, In
+    sums : array, In
         The ends of the drain chains.
     drained : array of DrainedSum, In
         One for each chain.
@@ -102,21 +101,20 @@ class TileColumn(wiring.Component):
     o_valid : Out
     """
 
-    latency = 1 + OddMultiples.latency
-    drained_latency = GroupDequantizer.latency + 1
-
     def __init__(self, config: CoreConfig):
         self.config = config
-        datapath = config.datapath
+        self._parts = made = parts(config.datapath)
+        self.latency = 1 + made.multiples_latency
+        self.drained_latency = made.dequantizer_latency + 1
         super().__init__(
             {
                 "write": In(ChunkWrite(config)),
                 "write_enable": In(1),
                 "read": In(ChunkAddress(config)),
-                "multiples": Out(MultipleBeat(datapath)),
+                "multiples": Out(made.multiple),
                 "group": In(GroupAddress(config)),
                 "group_read": In(1),
-                "sums": In(RedundantSum(datapath.accumulator_bits)).array(config.drain_chains),
+                "sums": In(made.sum).array(config.drain_chains),
                 "drained": In(DrainedSum).array(config.drain_chains),
                 "drained_valid": In(1),
                 "start": In(SumStart(config)),
@@ -128,14 +126,14 @@ class TileColumn(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, datapath = self.config, self.config.datapath
+        config = self.config
         integers = self.write.integers
         m.submodules.chunks = chunks = memory.Memory(
             shape=integers.shape(), depth=1 << len(self.read.as_value()), init=[]
         )
         about = data.StructLayout({"exponent": 5, "poison": 1})
         m.submodules.groups = groups = memory.Memory(shape=about, depth=1 << len(self.group.as_value()), init=[])
-        m.submodules.multiples = multiples = OddMultiples(datapath)
+        m.submodules.multiples = multiples = self._parts.multiples()
 
         write, read = chunks.write_port(), chunks.read_port()
         write_group, read_group = groups.write_port(), groups.read_port()
@@ -159,7 +157,7 @@ class TileColumn(wiring.Component):
 
         # Where the sums of all chains wait is the same.
         valid, arriving, leaving = self.drained_valid, Signal(range(PLACES)), Signal(range(PLACES))
-        for k in range(GroupDequantizer.latency):
+        for k in range(self._parts.dequantizer_latency):
             later = Signal(name=f"valid{k}")
             m.d.sync += later.eq(valid)
             valid = later
@@ -199,14 +197,14 @@ class TileColumn(wiring.Component):
 
     def _dequantize(self, m, chain, about):
         """A chain's sum in FP32, and whether it is marked."""
-        m.submodules[f"dequantizer{chain}"] = dequantizer = GroupDequantizer(self.config.datapath)
+        m.submodules[f"dequantizer{chain}"] = dequantizer = self._parts.dequantizer()
         drained = self.drained[chain]
         m.d.comb += [
             dequantizer.i.eq(self.sums[chain]),
             dequantizer.exponent.eq(about.exponent),
             dequantizer.scale.eq(drained.scale),
         ]
-        error = delay(m, drained.fault | about.poison, f"error{chain}", GroupDequantizer.latency)
+        error = delay(m, drained.fault | about.poison, f"error{chain}", self._parts.dequantizer_latency)
         return dequantizer.o, error
 
 

@@ -9,6 +9,7 @@ from hw.core.activations import ActivationBeat, ActivationLoader
 from hw.core.channel import WeightChannel
 from hw.core.column import TileColumn
 from hw.core.drain import DrainControl
+from hw.core.parts import parts
 from hw.core.plan import JobPlan
 from hw.core.results import ResultBeat, ResultWriter
 from hw.core.sequencer import Sequencer
@@ -85,13 +86,15 @@ class _Datapath(wiring.Component):
         wiring.connect(m, writer.o, wiring.flipped(self.results))
 
         # Digits and multiples meet at the PEs: whichever takes longer starts at once.
-        code_wait = max(0, TileColumn.latency - WeightChannel.latency)
-        activation_wait = max(0, WeightChannel.latency - TileColumn.latency)
+        made = parts(config.datapath)
+        code_latency, activation_latency = 1 + made.decoder_latency, 1 + made.multiples_latency
+        code_wait = max(0, activation_latency - code_latency)
+        activation_wait = max(0, code_latency - activation_latency)
         step = delay(m, sequencer.step, code_wait, "step")
         step_valid = delay(m, sequencer.step_valid, code_wait, "step_valid")
         read = delay(m, sequencer.read, activation_wait, "read")
-        drain_latency = code_wait + WeightChannel.latency + tile.latency
-        m.submodules.drain = drain = DrainControl(config, drain_latency)
+        drain_latency = code_wait + code_latency + tile.latency
+        m.submodules.drain = drain = DrainControl(config, drain_latency, made.dequantizer_latency + 1)
         m.d.comb += [
             drain.ended.eq(sequencer.ended),
             drain.ended_valid.eq(sequencer.ended_valid),
@@ -113,9 +116,11 @@ class _Datapath(wiring.Component):
                 channel.step_valid.eq(step_valid),
                 sequencer.full[k].eq(channel.full & ~release),
                 sequencer.groups[k].eq(channel.groups),
-                tile.digits[k].eq(channel.digits),
-                tile.control[k].eq(channel.control),
             ]
+        m.d.comb += [
+            tile.digits.eq(Cat(channel.digits for channel in channels)),
+            tile.control.eq(Cat(channel.control for channel in channels)),
+        ]
         for k, column in enumerate(columns):
             m.d.comb += [
                 column.write.eq(loader.o),

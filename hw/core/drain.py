@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.core.column import MOST_DELAY, DrainedSum, GroupAddress, SumStart, TileColumn
+from hw.core.column import MOST_DELAY, DrainedSum, GroupAddress, SumStart
 from hw.core.sequencer import EndedGroup
 from hw.spec.core import CoreConfig
 
@@ -20,6 +20,8 @@ class DrainControl(wiring.Component):
     config : CoreConfig
     latency : int
         Cycles from ``ended`` to the sums of the first rows.
+    drained_latency : int
+        Cycles from there until they may be added: ``TileColumn.drained_latency``.
 
     Members
     -------
@@ -42,9 +44,9 @@ class DrainControl(wiring.Component):
         The same for the running sums.
     """
 
-    def __init__(self, config: CoreConfig, latency: int):
+    def __init__(self, config: CoreConfig, latency: int, drained_latency: int):
         self.config = config
-        self.latency = latency
+        self.latency, self.drained_latency = latency, drained_latency
         super().__init__(
             {
                 "ended": In(EndedGroup(config)),
@@ -78,7 +80,7 @@ class DrainControl(wiring.Component):
         for chain, drained in enumerate(self.drained):
             m.d.comb += [drained.scale.eq(scales[8 * chain : 8 * chain + 8]), drained.fault.eq(faults[chain])]
 
-        latency = self.latency + TileColumn.drained_latency
+        latency = self.latency + self.drained_latency
         adds = self._later(m, self.adds, latency - 1, "add")
         next_sums = self._queue(m, "sums", self.ended.sums, self.ended_valid, adds, latency + MOST_DELAY)
         start = Signal.like(self.start, reset_less=True)

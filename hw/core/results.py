@@ -27,8 +27,8 @@ class ResultBeat(data.StructLayout):
 class ResultWriter(wiring.Component):
     """Stores results as they come, C tokens of a channel of each drain chain at a time, and sends them token by token.
 
-    Equations C1 to C3 of docs/core.md. ``drain_cycles`` valid inputs may come for each of ``SLOTS`` blocks, and for one more after
-    every ``free``. Throughput P results per cycle.
+    Equations C1 to C3 of docs/core.md. ``drain_cycles`` valid inputs may come for each of ``SLOTS`` blocks, and for
+    one more after every ``free``. Throughput P results per cycle.
 
     Members
     -------

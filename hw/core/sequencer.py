@@ -1,4 +1,4 @@
-"""The order of all steps: group after group, for each set of tokens, plane after plane."""
+"""The order of all steps: group after group, for each set of tokens, plane after plane or beat after beat."""
 
 from functools import reduce
 from operator import or_
@@ -12,6 +12,7 @@ from hw.axi.core_registers import MACS_BITS
 from hw.core.activations import chunk_units
 from hw.core.channel import SIDES, CodeGroup, GroupStep
 from hw.core.column import MOST_DELAY, ChunkAddress, GroupAddress, SumStart
+from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from hw.core.results import SLOTS
 from hw.prealigned.accumulator import RunningSums
@@ -197,7 +198,7 @@ class Sequencer(wiring.Component):
         m.d.sync += chunks.eq(chunks + self.chunk_full - (make & ~has_chunk))
 
     def _run(self, m, next_group, next_valid, take, ahead):
-        config = self.config
+        config, plane_major = self.config, parts(self.config.datapath).plane_major
         group, active = Signal(_Group(config), reset_less=True), Signal()
         set_, plane, beat = Signal(), Signal(2), Signal.like(group.beats)
         credits = Signal(range(SLOTS + 1), init=SLOTS)
@@ -217,13 +218,14 @@ class Sequencer(wiring.Component):
         ]
         m.d.comb += apart.eq(self._schedule(m, ended, sums.index))
         with m.If(issue):
-            m.d.sync += beat.eq(beat + 1)
-            with m.If(last_beat):
-                m.d.sync += [beat.eq(0), plane.eq(plane - 1)]
-                with m.If(plane == 0):
-                    m.d.sync += [plane.eq(group.planes), set_.eq(1)]
-                    with m.If(set_ == group.sets):
-                        m.d.sync += active.eq(0)
+            if plane_major:
+                m.d.sync += [beat.eq(Mux(last_beat, 0, beat + 1)), plane.eq(plane - last_beat)]
+            else:
+                m.d.sync += [beat.eq(beat + (plane == 0)), plane.eq(Mux(plane == 0, group.planes, plane - 1))]
+            with m.If(ends):
+                m.d.sync += [beat.eq(0), plane.eq(group.planes), set_.eq(1)]
+                with m.If(set_ == group.sets):
+                    m.d.sync += active.eq(0)
         with m.If(take):
             m.d.sync += [
                 group.eq(next_group),

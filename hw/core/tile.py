@@ -1,10 +1,10 @@
 """The array of PEs, wired: digits along rows, activations and drain chains along columns."""
 
 from amaranth import Module
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.prealigned.pe import Control, DigitBeat, MultipleBeat, PrealignedPE, RedundantSum
+from hw.core.parts import parts
 from hw.sharing import place
 from hw.spec.core import CoreConfig
 
@@ -22,39 +22,38 @@ class PEStack(wiring.Component):
 
     Members
     -------
-    digits : array of R DigitBeat, In
-    control : array of R Control, In
-    multiples : MultipleBeat, In
-    sums : array of RedundantSum, Out
+    digits, control : In
+        Those of the rows, row 0 lowest. Plain bits: in Verilog every field of a structure is a line for each column.
+    multiples : In
+    sums : array, Out
         One for each drain chain: in cycle ``latency + k`` after a group's last step, the k-th rows' of the chains. So
         group ends must lie ``config.drain_cycles`` apart.
     """
 
     def __init__(self, config: CoreConfig):
         self.config = config
-        datapath = config.datapath
-        self._first = PrealignedPE(datapath)
+        self._parts = made = parts(config.datapath)
+        self._first = made.pe()
         self.latency = self._first.latency
         super().__init__(
             {
-                "digits": In(DigitBeat(datapath.digits, datapath.lanes)).array(config.rows),
-                "control": In(Control).array(config.rows),
-                "multiples": In(MultipleBeat(datapath)),
-                "sums": Out(RedundantSum(datapath.accumulator_bits)).array(config.drain_chains),
+                "digits": In(data.ArrayLayout(made.digits, config.rows).size),
+                "control": In(data.ArrayLayout(made.control, config.rows).size),
+                "multiples": In(made.multiple),
+                "sums": Out(made.sum).array(config.drain_chains),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        datapath = self.config.datapath
         made = iter([self._first])
         chains = [0] * self.config.drain_chains
         for row in reversed(range(self.config.rows)):
             chain = row % len(chains)
-            pe = place(m, platform, f"pe{row}", "pe", lambda: next(made, None) or PrealignedPE(datapath))
+            pe = place(m, platform, f"pe{row}", "pe", lambda: next(made, None) or self._parts.pe())
             m.d.comb += [
-                pe.digits.eq(self.digits[row]),
-                pe.control.eq(self.control[row]),
+                pe.digits.as_value().eq(self.digits.word_select(row, self._parts.digits.size)),
+                pe.control.as_value().eq(self.control.word_select(row, len(pe.control.as_value()))),
                 pe.multiples.eq(self.multiples),
                 pe.chain.eq(chains[chain]),
             ]
@@ -72,24 +71,24 @@ class Tile(wiring.Component):
 
     Members
     -------
-    digits : array of R DigitBeat, In
-    control : array of R Control, In
-    multiples : array of C MultipleBeat, In
-    sums : array of C arrays of RedundantSum, Out
+    digits, control : In
+        As of :class:`PEStack`.
+    multiples : array of C, In
+    sums : array of C arrays, Out
         As of :class:`PEStack`.
     """
 
     def __init__(self, config: CoreConfig):
         self.config = config
-        datapath = config.datapath
+        made = parts(config.datapath)
         self._first = PEStack(config)
         self.latency = self._first.latency
         super().__init__(
             {
-                "digits": In(DigitBeat(datapath.digits, datapath.lanes)).array(config.rows),
-                "control": In(Control).array(config.rows),
-                "multiples": In(MultipleBeat(datapath)).array(config.columns),
-                "sums": Out(RedundantSum(datapath.accumulator_bits)).array(config.columns, config.drain_chains),
+                "digits": In(data.ArrayLayout(made.digits, config.rows).size),
+                "control": In(data.ArrayLayout(made.control, config.rows).size),
+                "multiples": In(made.multiple).array(config.columns),
+                "sums": Out(made.sum).array(config.columns, config.drain_chains),
             }
         )
 
@@ -99,8 +98,8 @@ class Tile(wiring.Component):
         for column in range(self.config.columns):
             stack = place(m, platform, f"stack{column}", "stack", lambda: next(made, None) or PEStack(self.config))
             m.d.comb += [
-                *(inside.eq(digits) for inside, digits in zip(stack.digits, self.digits, strict=True)),
-                *(inside.eq(control) for inside, control in zip(stack.control, self.control, strict=True)),
+                stack.digits.eq(self.digits),
+                stack.control.eq(self.control),
                 stack.multiples.eq(self.multiples[column]),
                 *(out.eq(chain) for out, chain in zip(self.sums[column], stack.sums, strict=True)),
             ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from hw.spec.bitserial import BitSerialConfig
 from hw.spec.datatypes import MAX_CODE_BITS
 from hw.spec.packet import GROUP_HEADER_BITS, GROUP_SIZES, MAX_ROW_LENGTH, ROW_HEADER_BITS, WORD_BITS, Field
 from hw.spec.prealigned import PrealignedConfig
@@ -65,8 +66,8 @@ class CoreConfig:
     drain_chains : int
         Chains through which a column's sums leave, each with a dequantizer and running sums of its own; a power of
         two. A group lasts at least R / ``drain_chains`` cycles.
-    datapath : PrealignedConfig
-        Lanes, digit set, width of the aligned activations, largest group, datatypes.
+    datapath : PrealignedConfig or BitSerialConfig
+        Kind of the PEs; lanes, largest group, datatypes; digit set and width of the aligned activations, or rounding.
     chunk : int
         Largest number of input channels that a pass goes through. Activations of two such chunks, or of more that are
         smaller, are in the core at a time. A multiple of ``datapath.group_size``.
@@ -87,7 +88,7 @@ class CoreConfig:
     columns: int = 8
     token_sets: int = 2
     drain_chains: int = 2
-    datapath: PrealignedConfig = field(default_factory=PrealignedConfig)
+    datapath: PrealignedConfig | BitSerialConfig = field(default_factory=PrealignedConfig)
     chunk: int = 512
     block_outputs: int = 128
     result_lanes: int = 4
@@ -95,8 +96,8 @@ class CoreConfig:
     max_outputs: int = 1 << 14
 
     def __post_init__(self):
-        if not isinstance(self.datapath, PrealignedConfig):
-            raise TypeError(f"datapath must be a PrealignedConfig, not {self.datapath!r}")
+        if not isinstance(self.datapath, PrealignedConfig | BitSerialConfig):
+            raise TypeError(f"datapath must be a PrealignedConfig or BitSerialConfig, not {self.datapath!r}")
         unit = self.datapath.group_size
         ranges = _RANGES | {
             "chunk": (unit, 4096),
@@ -167,6 +168,7 @@ class CoreConfig:
 
 CORE_PRESETS = {
     "dense": CoreConfig(),
+    "paper": CoreConfig(drain_chains=1, datapath=BitSerialConfig()),
     "edge": CoreConfig(
         rows=4,
         columns=4,
@@ -188,7 +190,8 @@ CORE_PRESETS = {
         result_lanes=1,
     ),
 }
-"""``dense``: 8 x 8 PEs of 16 lanes; ``edge``: small; ``tiny``: for fast tests, every loop with few iterations."""
+"""``dense``: 8 x 8 PEs of 16 lanes; ``paper``: 8 x 8 of BitMoD's bit-serial PEs, 4 lanes;
+``edge``: small; ``tiny``: for fast tests, every loop with few iterations."""
 
 
 def core_preset(name: str, **changes) -> CoreConfig:

@@ -23,11 +23,12 @@ from rich.progress import track
 
 from golden.llm.store import replace_file
 from hw.axi.core import AcceleratorCoreAxi
-from hw.spec.core import CoreConfig, core_preset
+from hw.spec.core import CoreConfig
 from sim.build import Built, build
 from sim.core_job import octets, stream_beats
 from sim.design import build_design
 from sim.runner import SimulationError, run
+from verif.core.configs import SMALL, small_core
 from verif.core.fuzz_scenarios import ABORTED, Host, Scenario
 
 __all__ = ["Outcome", "build_core", "play_batch"]
@@ -61,9 +62,10 @@ def build_core(config: CoreConfig, verilog: Path | None = None) -> Built:
     )
 
 
-def replay(seed: int, batch: int) -> str:
+def replay(config: CoreConfig, seed: int, batch: int) -> str:
     """The command that plays one batch again."""
-    return f"python -m verif.core.fuzz --seed {seed} --batch {batch}"
+    name = next((name for name, known in SMALL.items() if known == config), "tiny")
+    return f"python -m verif.core.fuzz --preset {name} --seed {seed} --batch {batch}"
 
 
 def play_batch(built: Built, config: CoreConfig, seed: int, batch: int, count: int = BATCH) -> Outcome:
@@ -88,13 +90,15 @@ def play_batch(built: Built, config: CoreConfig, seed: int, batch: int, count: i
             timeout=1800,
         )
     except SimulationError as error:
-        outcome.failures.append({"what": str(error)[:2000], "batch": batch, "replay": replay(seed, batch)})
+        outcome.failures.append({"what": str(error)[:2000], "batch": batch, "replay": replay(config, seed, batch)})
         return outcome
     outcome.cycles = result.cycles
     if "halt" in result.data:
         number = int(str(result.data["halt"]).split()[1].rstrip(":"))
         what = f"{result.data['halt']}; {describe(scenarios[number])}"
-        outcome.failures.append({"what": what, "batch": batch, "scenario": number, "replay": replay(seed, batch)})
+        outcome.failures.append(
+            {"what": what, "batch": batch, "scenario": number, "replay": replay(config, seed, batch)}
+        )
         del scenarios[number:]
     for number, one in enumerate(scenarios):
         wrong = check(
@@ -102,7 +106,7 @@ def play_batch(built: Built, config: CoreConfig, seed: int, batch: int, count: i
         )
         count_scenario(outcome.counts, one)
         outcome.failures += [
-            {"what": what, "batch": batch, "scenario": number, "replay": replay(seed, batch)} for what in wrong
+            {"what": what, "batch": batch, "scenario": number, "replay": replay(config, seed, batch)} for what in wrong
         ]
     return outcome
 
@@ -197,14 +201,14 @@ def main(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Scenarios.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Everything follows from it.")] = 1,
     batch: Annotated[int | None, typer.Option(min=0, help="Only this batch of 50, as a failure names it.")] = None,
-    preset: Annotated[str, typer.Option(help="Configuration of the core.")] = "tiny",
+    preset: Annotated[str, typer.Option(help=f"Core: {', '.join(SMALL)}, or a preset.")] = "tiny",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     report: Annotated[Path, typer.Option(help="Where the report goes.")] = REPORT,
 ) -> None:
     """Fuzz the core; exit status 1 if anything was not as the models say."""
     console = Console(stderr=True)
     started = time.perf_counter()
-    config = core_preset(preset)
+    config = small_core(preset)
     built = build_core(config)
     batches = [batch] if batch is not None else list(range(-(-count // BATCH)))
     sizes = [BATCH if batch is not None else min(BATCH, count - BATCH * k) for k in range(len(batches))]

@@ -7,7 +7,7 @@ import torch
 
 from golden.core import CoreJob, Packets, activation_stream, job_model, result_beats, weight_stream
 from golden.core.job import JobResult
-from hw.prealigned.digits import allowed_specials
+from hw.core.parts import parts
 from hw.spec.core import CoreConfig
 from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, special_value_allowed
 from hw.spec.registers import load_map
@@ -93,7 +93,7 @@ class Host:
 
     def __init__(self, config: CoreConfig, rng: np.random.Generator):
         self.config, self.rng = config, rng
-        both = set.intersection(*(set(allowed_specials(d, config.datapath.digits)) for d in DEFAULT_SPECIAL_VALUES))
+        both = set.intersection(*map(set, parts(config.datapath).specials.values()))
         self.allowed = sorted(value for value in both if special_value_allowed(value, signed_terms=True))
         self.specials = dict(DEFAULT_SPECIAL_VALUES)
 

@@ -7,6 +7,7 @@ from verif.mutations import Mutation, run_all
 MARKERS = "<!-- core mutations: python -m verif.core.mutations -->", "<!-- end of core mutations -->"
 JOBS = "core/test_core.py -k any_job"
 DEFECTS = "core/test_fuzz.py"
+SERIAL = "core/test_fuzz.py -k serial"
 MUTATIONS = [
     Mutation(
         "TLAST of results before the last token",
@@ -35,7 +36,39 @@ MUTATIONS = [
     ),
     Mutation("Inf and NaN pass", "core/activations.py", "o.poison.eq(i.p.poison)", "o.poison.eq(0)", DEFECTS),
     Mutation(
-        "a group's flags swapped", "core/drain.py", "Cat(first.first, first.last)", "Cat(first.last, first.first)", JOBS
+        "groups of one sum are added too soon",
+        "core/sequencer.py",
+        "Cat(C(-1, interval - 1), wait[:-1])",
+        "Cat(C(0, interval - 1), wait[:-1])",
+        JOBS,
+    ),
+    Mutation(
+        "a chunk overwrites one in use",
+        "core/activations.py",
+        "room.eq(held + units <= config.stored_units)",
+        "room.eq(1)",
+        JOBS,
+    ),
+    Mutation(
+        "chains of drained sums swapped",
+        "core/tile.py",
+        "chain = row % len(chains)",
+        "chain = (row + 1) % len(chains)",
+        JOBS,
+    ),
+    Mutation(
+        "bit-serial: an Inf before a group's last beat is forgotten",
+        "core/bitserial.py",
+        "poison.eq((poison | now) & ~self.i.p.last)",
+        "poison.eq(0)",
+        SERIAL,
+    ),
+    Mutation(
+        "bit-serial: all beats of a term before the next",
+        "core/parts.py",
+        "plane_major=False",
+        "plane_major=True",
+        SERIAL,
     ),
 ]
 

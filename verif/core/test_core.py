@@ -10,6 +10,7 @@ from hw.spec.core import CoreConfig, core_preset
 from hw.spec.datatypes import Datatype, code_bits
 from sim.core_job import CoreRequest, run_core
 from sim.design import build_design
+from verif.core.configs import small_core
 from verif.core.reference import Group, Problem, products, scaled
 from verif.core.streams import activation_packets, read_results, result_beats, weight_packets
 
@@ -23,7 +24,7 @@ TRAFFIC = [
 
 
 def core(name: str):
-    return build_design(AcceleratorCoreAxi(core_preset(name)), "accelerator_core_axi")
+    return build_design(AcceleratorCoreAxi(small_core(name)), "accelerator_core_axi")
 
 
 def drawn(
@@ -89,10 +90,10 @@ def check(config: CoreConfig, problem: Problem, run) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(("name", "jobs"), [("tiny", 40), ("edge", 8)])
+@pytest.mark.parametrize(("name", "jobs"), [("tiny", 40), ("tiny-chains", 20), ("edge", 8)])
 def test_any_job(name, jobs, rng, seed):
     """Sizes below, at and above every block size, one datatype or any mixture, each stream held up in turn."""
-    config = core_preset(name)
+    config = small_core(name)
     problems, requests = [], []
     for index in range(jobs):
         most = (10, (40 if index % 4 else 210) * config.chunk // 64, 3 * config.block_outputs)

@@ -7,15 +7,28 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hw.spec.core import core_preset
 from sim.beats import from_ints
 from verif.core import fuzz
+from verif.core.configs import SMALL
 from verif.core.fuzz_defects import ACTIVATION_DEFECTS, WEIGHT_DEFECTS
 from verif.core.fuzz_scenarios import KINDS, REFUSALS, Host
 from verif.weights.coverage import Coverage
 
-TINY = core_preset("tiny")
+TINY = SMALL["tiny"]
 BATCHES = 6
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "tiny"])
+def test_fuzz_of_other_cores(name, seed):
+    """The same with two drain chains, and with bit-serial PEs."""
+    config, outcome = SMALL[name], fuzz.Outcome()
+    built = fuzz.build_core(config)
+    for batch in range(2):
+        outcome.add(fuzz.play_batch(built, config, seed, batch))
+    assert not outcome.failures, "\n".join(f"{f['what']}\nreplay: {f['replay']}" for f in outcome.failures[:3])
+    assert outcome.counts["scenarios"] == 2 * fuzz.BATCH
+    assert outcome.counts["results compared"] > 1000
 
 
 @pytest.mark.sim
@@ -117,7 +130,7 @@ def test_command_reports_failures(tmp_path, monkeypatch):
     import typer
 
     def played(_built, _config, seed, batch, count):
-        failures = [{"what": "bad", "batch": batch, "replay": fuzz.replay(seed, batch)}] if batch == 1 else []
+        failures = [{"what": "bad", "batch": batch, "replay": fuzz.replay(TINY, seed, batch)}] if batch == 1 else []
         return fuzz.Outcome(fuzz.Counter({"scenarios": count}), failures, 10)
 
     class Pool:
@@ -144,4 +157,4 @@ def test_command_reports_failures(tmp_path, monkeypatch):
         assert (result.exit_code, report["pass"]) == (status, not status)
         assert report["scenarios"] == report["expected"] == count
         assert report["cycles"] == 10 * -(-count // 50)
-        assert ("--seed 9 --batch 1" in result.output) == bool(status)
+        assert ("--preset tiny --seed 9 --batch 1" in result.output) == bool(status)

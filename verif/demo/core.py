@@ -115,8 +115,7 @@ def run_core_section(
     vectors = [captured[f"{LAYER}.{name}"][-count:] for name in layers for count in (tokens, tokens + further)]
     weights = [weight for weight in weights for _ in range(2)]
     expected = [
-        core_layer(weight, rows, activation_bits=config.datapath.activation_bits)
-        for weight, rows in zip(weights, vectors, strict=True)
+        core_layer(weight, rows, datapath=config.datapath) for weight, rows in zip(weights, vectors, strict=True)
     ]
     requests = [_request(config, *one) for one in zip(weights, vectors, expected, strict=True)]
     progress(f"simulating {len(layers)} layers")
@@ -208,8 +207,8 @@ def _notes(section: Section, config: CoreConfig, runs: Sequence[CoreRun], furthe
     section.notes = [
         f"All layers: {macs:,} useful MACs in {cycles:,} cycles, {macs / cycles:.0f} per cycle; {peak:,} multipliers, "
         f"which a weight of INT6 or FP4 takes for two cycles and one of INT8 for three. Busy {busy / cycles:.1%} of "
-        f"all cycles, counted from the write of CONTROL.start to the end of the job; steady: of the cycles that {further} "
-        f"further tokens add. Outputs are those of both jobs. Simulated at "
+        f"all cycles, counted from the write of CONTROL.start to the end of the job; steady: of the cycles that "
+        f"{further} further tokens add. Outputs are those of both jobs. Simulated at "
         f"{runs[0].cycles / runs[0].seconds:,.0f} cycles per second on one core.",
         f"Text: pydoc_data.topics, SHA-256 {text_hash()[:12]}. {CHECKPOINT_CAVEAT}",
     ]

@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import gen
 from gen.tops import KV_ENGINES, PRESETS, tops
+from gen.verilog import to_verilog
+from hw.axi.core import AcceleratorCoreAxi
+from hw.spec.core import core_preset
 from sim.build import lint
 
 ROOT = Path(gen.__file__).parents[1]
@@ -53,6 +58,21 @@ def test_every_top_is_stable_and_clean(tmp_path, preset):
         else:
             assert json.loads(path.read_text())["top"] == path.stem
     assert len(modules) == len(set(modules)), "two tops define a module of one name"
+
+
+def test_large_array_is_quick_and_small():
+    """32 x 32 PEs: the modules of 8 x 8, and most of their text."""
+    texts, started = [], time.process_time()
+    for size in (8, 32):
+        component = AcceleratorCoreAxi(core_preset("dense", rows=size, columns=size))
+        started = time.process_time()
+        texts.append(to_verilog(component, "core")[0])
+    seconds = time.process_time() - started
+    print(f"32 x 32 PEs: {seconds:.0f} s of CPU time, {len(texts[1]):,} bytes of Verilog")
+    small, large = (set(re.findall(r"^module (\w+?)(?:_\d+)?\b", text, re.MULTILINE)) for text in texts)
+    assert large == small
+    assert seconds < 60
+    assert len(texts[1]) < 4e6
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -27,6 +27,7 @@ from golden.prealigned import align, group_values
 from golden.weights import MARKED_BITS, QuantizedWeight, unpack_rows
 from hw.spec.core import CORE_PRESETS, core_preset
 from hw.spec.datatypes import Datatype
+from hw.spec.prealigned import PrealignedConfig
 from verif.golden.weights_helpers import random_activations, random_weight, same
 from verif.prealigned import reference as oracle
 
@@ -73,7 +74,7 @@ def test_layer_in_rationals(rng, bits, fp16):
     exponents = rng.integers(-140, 110, 12) if not fp16 else rng.integers(-45, 5, 12)
     weight.channel_scale[:] = torch.from_numpy(np.ldexp(1 + rng.random(12), exponents).astype(np.float32))
     weight.channel_scale[0], weight.channel_scale[1] = 3e38 if not fp16 else 1e3, 0
-    found = core_layer(weight, activations, activation_bits=bits, fp16=fp16)
+    found = core_layer(weight, activations, datapath=PrealignedConfig(activation_bits=bits), fp16=fp16)
     values = group_values(weight, align(activations, group_size=32, activation_bits=bits))
     overflow = saturated = False
     for token, out in np.ndindex(6, 12):

@@ -48,7 +48,7 @@ def test_longest_packet():
 def test_presets():
     assert core_preset("dense") == CoreConfig()
     assert core_preset("tiny", token_sets=1).block_tokens == 2
-    with pytest.raises(ValueError, match=r"preset must be one of \('dense', 'edge', 'tiny'\), not 'large'"):
+    with pytest.raises(ValueError, match=r"preset must be one of \('dense', 'paper', 'edge', 'tiny'\), not 'large'"):
         core_preset("large")
 
 
@@ -63,6 +63,8 @@ def test_presets():
         ({"chunk": 64}, r"chunk must be in 128\.\.4096, not 64"),
         ({"block_outputs": 100}, "block_outputs must be a multiple of 8, not 100"),
         ({"result_lanes": 8}, "rows must be a multiple of 16, not 8"),
+        ({"drain_chains": 3}, "drain_chains must be a power of two, not 3"),
+        ({"result_lanes": 1}, "result_lanes must be a multiple of 2, not 1"),
         ({"max_inputs": 16385}, r"max_inputs must be in 1\.\.16384, not 16385"),
     ],
 )
@@ -78,6 +80,6 @@ def test_types_that_are_not_allowed(changes):
 
 
 def test_datapath_must_be_one():
-    with pytest.raises(TypeError, match="datapath must be a PrealignedConfig"):
+    with pytest.raises(TypeError, match="datapath must be a PrealignedConfig or BitSerialConfig"):
         CoreConfig(datapath=None)
     assert CoreConfig(datapath=PrealignedConfig(group_size=64)).group_sizes == (32, 64)
