@@ -65,7 +65,7 @@ class ActivationAligner(wiring.Component):
     of subnormals alone: there it is at most ``2**(-13 - W)``, which may be more. Zeros and subnormals are values like
     others; an all-zero group has exponent 1. Inf and NaN become 0 and set ``poison``.
 
-    Throughput is a beat per cycle in and out, with a cycle of rest between groups. The first beat of a group leaves
+    Throughput is a beat per cycle in and out; a group of one beat takes 2 cycles. The first beat of a group leaves
     ``latency`` cycles after its last came in; four groups are stored, so that groups of few beats keep the rate.
 
     Parameters
@@ -88,7 +88,7 @@ class ActivationAligner(wiring.Component):
         For parameters that are not supported.
     """
 
-    latency = 16
+    latency = 17
 
     def __init__(self, lanes=16, activation_bits=16, group_size=128):
         if lanes not in (1, 2, 4, 8, 16, 32):
@@ -185,12 +185,17 @@ class ActivationAligner(wiring.Component):
         m.d.comb += [ends.eq(transfer & i.last), unread.eq(closed & ~freed)]
         m.d.sync += [
             closed.eq(unread | (ends << side)),
-            open_side.eq(~(ends | unread.bit_select(side, 1))),
+            open_side.eq(~unread.bit_select((side + ends)[: len(side)], 1)),
         ]
 
     def _read(self, m, read, groups, full, freed, end_bits):
         side, beat, left = Signal(range(STORED)), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
         group, active = Signal.like(groups[0], reset_less=True), Signal()
+        following, ready, load = (
+            Signal.like(group, reset_less=True),
+            Signal(),
+            Signal.like(side),
+        )  # the group after that
         at_start, at_end = Signal(), Signal()
         # Beats that leave the memory will find room in the queue: nothing before it ever waits.
         m.submodules.queue = queue = BeatQueue(self.o.payload.shape(), QUEUE)
@@ -213,7 +218,7 @@ class ActivationAligner(wiring.Component):
             read.en.eq(1),
             read.addr.eq(Cat(beat[: ceil_log2(self.beats)], side)),
         ]
-        with m.Switch(side):
+        with m.Switch(load):
             for k, one in enumerate(groups):
                 with m.Case(k):
                     m.d.comb += chosen.eq(one)
@@ -223,13 +228,11 @@ class ActivationAligner(wiring.Component):
             less.eq(issue & ~queue.taken),
             room.eq(Mux(more, Cat(1, room[:-1]), Mux(less, room[1:], room))),
         ]
-        with m.If(~active):
+        with m.If(~ready):
             m.d.sync += [
-                group.eq(chosen),
-                active.eq((full >> side)[0]),
-                at_start.eq(1),
-                at_end.eq(chosen.single),
-                left.eq(chosen.planes),
+                following.eq(chosen),
+                ready.eq(full.bit_select(load, 1)),
+                load.eq(load + full.bit_select(load, 1)),
             ]
         with m.If(issue):
             m.d.sync += [
@@ -239,6 +242,15 @@ class ActivationAligner(wiring.Component):
                 left.eq(left - at_end),
                 active.eq(~(at_end & final)),
                 side.eq(side + (at_end & final)),
+            ]
+        with m.If(ready & (~active | (issue & at_end & final))):
+            m.d.sync += [
+                group.eq(following),
+                active.eq(1),
+                ready.eq(0),
+                at_start.eq(1),
+                at_end.eq(following.single),
+                left.eq(following.planes),
             ]
         m.d.comb += leaves.eq((issue & at_end & final) << side)
         m.d.sync += freed.eq(leaves)

@@ -306,7 +306,7 @@ def test_running_sums():
     simulate(design, bench)
 
 
-@pytest.mark.parametrize(("planes", "period"), [(1, 9), (2, 17)])
+@pytest.mark.parametrize(("planes", "period"), [(1, 8), (2, 16)])
 def test_aligner_rate(planes, period):
     """Latency from a group's last beat to its first, and cycles per full group where nobody stalls."""
     design = ActivationAligner(lanes=4, group_size=32)
