@@ -27,7 +27,16 @@ from hw.spec.kv_formats import KvTransform
 from hw.spec.prealigned import PrealignedConfig
 from hw.unpacker import RowUnpacker
 
-__all__ = ["ATTENTION_CORES", "KV_ENGINES", "PRESETS", "Top", "core_parameters", "kv_parameters", "tops"]
+__all__ = [
+    "ATTENTION_CORES",
+    "KV_ENGINES",
+    "PRESETS",
+    "Top",
+    "attention_parameters",
+    "core_parameters",
+    "kv_parameters",
+    "tops",
+]
 
 PRESETS = tuple(dict.fromkeys((*config.PRESETS, *CORE_PRESETS)))
 
@@ -43,7 +52,8 @@ KV_ENGINES = {
 }
 """Preset -> top -> what the KV engine is built for."""
 
-ATTENTION_CORES = {"paper": AttentionConfig(channels=128, minima=True), "tiny": AttentionConfig(minima=True)}
+_ALL_KEYS = {"minima": True, "transforms": frozenset({KvTransform.WHT, KvTransform.RFFT})}
+ATTENTION_CORES = {"paper": AttentionConfig(channels=128, **_ALL_KEYS), "tiny": AttentionConfig(**_ALL_KEYS)}
 """Preset -> what the attention cores are built for."""
 
 
@@ -69,6 +79,11 @@ class Top:
 def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
     """An engine's parameters as the sidecar holds them: transforms by name."""
     return asdict(engine) | {"transforms": [transform.name for transform in sorted(engine.transforms)]}
+
+
+def attention_parameters(attention: AttentionConfig) -> dict[str, Any]:
+    """An attention core's parameters as the sidecar holds them: transforms by name."""
+    return asdict(attention) | {"transforms": [transform.name for transform in sorted(attention.transforms)]}
 
 
 def core_parameters(core: CoreConfig) -> dict[str, Any]:
@@ -140,7 +155,7 @@ def column_tops(preset: str) -> list[Top]:
             for name, engine in KV_ENGINES[preset].items()
         ],
         *[
-            Top(name=name, component=partial(component, attention), parameters=asdict(attention))
+            Top(name=name, component=partial(component, attention), parameters=attention_parameters(attention))
             for name, component in (("score_core_axi", ScoreCoreAxi), ("value_core_axi", ValueCoreAxi))
         ],
     ]

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from golden.attention.integers import fp16_fields, multipliers, scale_fields
+from golden.attention.rfft import rfft_error
 from golden.attention.scores import Query, fold
 from golden.attention.values import Weights
 from golden.kv.block import Block
-from golden.kv.transforms import inverse, matrix
+from golden.kv.transforms import fold_of, inverse, matrix
 from hw.spec.kv_formats import KvFormat, KvTransform
 
 __all__ = ["real_block", "score_bound", "value_bound"]
@@ -40,6 +41,8 @@ def real_block(block: Block) -> torch.Tensor:
             size = values.shape[1]
             values = inverse(values, "wht") * size**0.5
             assert torch.equal(matrix("wht", size), matrix("wht", size).T)
+        elif transform is KvTransform.RFFT:
+            values = inverse(values / fold_of("rfft", values.shape[1]), "rfft")
         parts.append(values)
     out = torch.empty(header.rows, header.channels, dtype=torch.float64)
     out[:, torch.as_tensor(block.channels)] = torch.cat(parts, 1)
@@ -73,6 +76,16 @@ def score_bound(
     folded = fold(query, block)
     u0 = multipliers(block.codes[:, :n0], header.format).abs().sum(1)
     bound = bound + 2.0**folded.unit * (u0 + header.segment1)
+    for segment, (where, transform) in enumerate(
+        ((slice(0, n0), header.transform0), (slice(n0, None), header.transform1))
+    ):
+        if transform is KvTransform.RFFT:
+            g, r, *_ = scale_fields(block.scales[where], header, segment)
+            kind = KvFormat.K1 if segment else header.format
+            scaled = multipliers(block.codes[:, where], kind).abs() * torch.ldexp(g.double(), r.int())
+            size, largest = scaled.shape[1], 2 ** (config.query_bits - 1) - 1
+            error = rfft_error(size, largest, config.rotation_bits)
+            bound = bound + error * 2.0**query.unit * scaled.sum(1)
     if folded.minima is not None:
         bound = bound + n0 * (3 * 2.0**folded.unit + 2.0**folded.minima_unit)
         # The two terms of S5 may be larger than their sum.

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from golden.attention.integers import bit_length, fl32, fp16_fields, multipliers, rne_shift, scale_fields
+from golden.attention.rfft import rfft
 from golden.kv.block import Block
 from golden.kv.transforms import matrix
 from golden.prealigned.aligner import align
@@ -82,6 +83,10 @@ def prepare_query(query: torch.Tensor, header: KvHeader, channels: np.ndarray, c
     ValueError
         Sizes that differ or a transform that is not built.
     """
+    for transform in (header.transform0, header.transform1):
+        if transform not in {KvTransform.NONE, *config.transforms}:
+            built = sorted(t.name for t in config.transforms)
+            raise ValueError(f"transform must be NONE or one of {built}, not {transform.name}")
     if query.shape != (header.channels,) or header.channels > config.channels:
         raise ValueError(f"query must be [{header.channels}], at most {config.channels} long, not {list(query.shape)}")
     aligned = align(query[None], activation_bits=config.query_bits)
@@ -92,8 +97,8 @@ def prepare_query(query: torch.Tensor, header: KvHeader, channels: np.ndarray, c
                                (stored[header.segment0 :], header.transform1)):  # fmt: skip
         if transform is KvTransform.WHT:
             segment = segment @ torch.sign(matrix("wht", len(segment))).long()
-        elif transform is not KvTransform.NONE:
-            raise ValueError(f"transform must be NONE or WHT, not {transform.name}")
+        elif transform is KvTransform.RFFT:
+            segment = rfft(segment, config.rotation_bits)
         parts.append(segment)
         bits.append(bit_length(segment))
     return Query(x, int(aligned.exponent[0, 0]), bool(aligned.poison[0, 0]), torch.cat(parts), tuple(bits), config)

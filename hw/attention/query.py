@@ -5,7 +5,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.layouts import Layout, QueryElement
-from hw.spec.attention import TRANSFORMS, AttentionConfig
+from hw.attention.query_rfft import QueryRfft, bit_reversed, rfft_place
+from hw.spec.attention import AttentionConfig
 from hw.spec.kv_block import MAX_HEAD_DIM, TRANSFORM_SIZES
 from hw.spec.kv_formats import KvTransform
 
@@ -19,8 +20,9 @@ class QueryUnit(wiring.Component):
     """Takes a query and its layout, does equations Q1 to Q3 of docs/attention.md, and holds the result until released.
 
     FP16 elements are stored as they come, while the largest exponent is found; then each is aligned and stored in
-    channel order and in storage order; then the transform runs in place, one butterfly in two cycles. Latency for D
-    channels: 2 D cycles, n log2(n) more per transformed segment of n, and a few.
+    channel order and in storage order; then the transform runs in place: ``wht`` one butterfly in two cycles, ``rfft``
+    the same for its first stage, then :class:`hw.attention.query_rfft.QueryRfft`. Latency for D channels: 2 D cycles,
+    per transformed segment of n n log2(n) (``wht``) or n + 2 n (log2(n) - 1) more (``rfft``), and a few.
 
     Members
     -------
@@ -80,6 +82,7 @@ class QueryUnit(wiring.Component):
             read.addr.eq(self.address),
             raw_read.addr.eq(self.address),
         ]
+        fourier = KvTransform.RFFT in config.transforms
         was_exact = Signal()
         m.d.sync += was_exact.eq(self.exact)
         m.d.comb += self.value.eq(Mux(was_exact, raw_read.data, read.data))
@@ -107,6 +110,8 @@ class QueryUnit(wiring.Component):
             size.eq(Cat(C(0, 3), Mux(segment, groups - groups0, groups0)[:5])),
             base.eq(Mux(segment, Cat(C(0, 3), groups0), 0)),
         ]
+        if fourier:
+            self._coefficients(m, read, layout)
         aligned = self._align(m, raw_read.data, largest)
         impossible = self._impossible(m)
 
@@ -158,6 +163,8 @@ class QueryUnit(wiring.Component):
                     write.data.eq(aligned),
                     write.en.eq(1),
                 ]
+                if fourier:
+                    self._scatter(m, write, second, stored, layout)
                 magnitude = aligned ^ aligned[-1].replicate(len(aligned))
                 for s in range(2):
                     with m.If(second == s):
@@ -178,12 +185,40 @@ class QueryUnit(wiring.Component):
                     m.next = "LAYOUT"
         return m
 
+    def _segments(self, layout):
+        """(is ``rfft``, first address, size) of either segment."""
+        base = Cat(C(0, 3), layout.segment0 + 1)
+        size1 = Cat(C(0, 3), layout.channels + 1) - base
+        return [
+            (transform == KvTransform.RFFT, first, size[: self.config.channels.bit_length()])
+            for transform, first, size in ((layout.transform0, C(0), base), (layout.transform1, base, size1))
+        ]
+
+    def _scatter(self, m, write, second, stored, layout):
+        """``rfft`` begins with its elements in bit-reversed order."""
+        for s, (there, base, size) in enumerate(self._segments(layout)):
+            index = Signal(len(write.addr), name=f"index{s}")
+            held = Signal(len(size), name=f"size{s}")
+            m.d.comb += [index.eq(stored[s] - base), held.eq(size)]
+            place = bit_reversed(m, index, held, f"reversed{s}")
+            with m.If((second == s) & there):
+                m.d.comb += write.addr.eq(base + place)
+
+    def _coefficients(self, m, read, layout):
+        """Addresses in storage order to where ``rfft`` leaves its coefficients."""
+        second = self.address >= Cat(C(0, 3), layout.segment0 + 1)
+        for s, (there, base, size) in enumerate(self._segments(layout)):
+            index = Signal(len(self.address), name=f"coefficient{s}")
+            m.d.comb += index.eq(self.address - base)
+            with m.If((second == s) & there):
+                m.d.comb += read.addr.eq(base + rfft_place(index, size))
+
     def _impossible(self, m):
         """Whether the layout at the input is one that no block of this build can have."""
         layout = self.layout.payload
         groups0, rest = layout.segment0, Signal(5)
         m.d.comb += rest.eq(layout.channels - layout.segment0)
-        absent = [code for code in range(1, 4) if code not in TRANSFORMS]
+        absent = [code for code in range(1, 4) if code not in self.config.transforms]
         flaws = [
             rest[4],
             *[layout[name] == code for name in ("transform0", "transform1") for code in absent],
@@ -230,6 +265,13 @@ class QueryUnit(wiring.Component):
         low_before, high_before = Signal.like(low, reset_less=True), Signal.like(high, reset_less=True)
         writing = Signal()
         final_stage = distance << 1 == size
+        rotated, last_sums = C(0, 1), final_stage
+        if KvTransform.RFFT in self.config.transforms:
+            # The first stage is sums and differences, as in `wht`.
+            rotated = transform == KvTransform.RFFT
+            last_sums = rotated | final_stage
+            m.submodules.rfft = rfft = QueryRfft(self.config)
+            m.d.comb += [rfft.size.eq(size), rfft.base.eq(base), rfft.read_data.eq(read.data)]
         final_before = Signal()
         total = Signal(wide)
         m.d.comb += total.eq(first + read.data)
@@ -237,7 +279,7 @@ class QueryUnit(wiring.Component):
         with m.State("SEGMENT"):
             m.d.sync += [distance.eq(1), pair.eq(0), second.eq(0), writing.eq(0), drained.eq(0)]
             m.next = "THERE"
-            with m.If((transform == KvTransform.WHT) & (size != 0)):
+            with m.If((transform != KvTransform.NONE) & (size != 0)):
                 m.next = "BUTTERFLY"
             with m.Elif(~segment):
                 m.d.sync += segment.eq(1)
@@ -258,18 +300,46 @@ class QueryUnit(wiring.Component):
                 m.d.sync += pair.eq(pair + 1)
                 with m.If(pair + 1 == size >> 1):
                     m.d.sync += [pair.eq(0), distance.eq(distance << 1)]
-                    with m.If(final_stage):
+                    with m.If(last_sums):
                         m.d.sync += drained.eq(1)
                 with m.If(drained):
-                    m.d.sync += segment.eq(1)
-                    m.next = "SEGMENT"
-                    with m.If(segment):
-                        m.next = "THERE"
+                    self._next_segment(m, segment, rotated)
             with m.Else():
                 m.d.sync += difference.eq(first - read.data)
             with m.If(writing & final_before):
-                magnitude = result ^ result[-1].replicate(len(result))
-                m.d.sync += seen[segment].eq(seen[segment] | magnitude[:-1])
+                self._see(m, seen[segment], result)
+        if KvTransform.RFFT in self.config.transforms:
+            with m.State("ROTATE"):
+                m.d.comb += rfft.start.eq(1)
+                m.next = "ROTATING"
+            with m.State("ROTATING"):
+                m.d.comb += [
+                    read.addr.eq(rfft.read_address),
+                    write.addr.eq(rfft.write_address),
+                    write.data.eq(rfft.write_data),
+                    write.en.eq(rfft.write),
+                ]
+                with m.If(rfft.write & rfft.final):
+                    self._see(m, seen[segment], rfft.write_data)
+                with m.If(rfft.done):
+                    self._next_segment(m, segment, C(0, 1))
+
+    @staticmethod
+    def _see(m, seen, value):
+        """Bits of a transformed element's magnitude, for Q3."""
+        magnitude = value ^ value[-1].replicate(len(value))
+        m.d.sync += seen.eq(seen | magnitude[:-1])
+
+    @staticmethod
+    def _next_segment(m, segment, rotated):
+        """Where a stage of sums, or a transform, ends."""
+        with m.If(rotated):
+            m.next = "ROTATE"
+        with m.Else():
+            m.d.sync += segment.eq(1)
+            m.next = "SEGMENT"
+            with m.If(segment):
+                m.next = "THERE"
 
 
 def round_shift(m, value, amount, name):

@@ -24,7 +24,7 @@ class ScoreCoreAxi(wiring.Component):
     section 11).
 
     Arithmetic, throughput and errors are the core's; each stream takes one cycle more in a register slice, a query
-    1 + 2 + D + 2 cycles to come in.
+    D + 4 cycles to come in.
 
     Parameters
     ----------

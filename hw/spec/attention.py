@@ -36,7 +36,8 @@ PLANE_OFFSET = 128
 """The digits are those of ``code + 128``."""
 GROUP_ROWS = 128
 """Most rows in a group of weights, and in a block."""
-TRANSFORMS = frozenset({KvTransform.WHT})
+TRANSFORMS = frozenset({KvTransform.WHT, KvTransform.RFFT})
+"""Transforms that a query can have."""
 QUERY_WORD_BITS = 64
 """A beat of a query packet: the header, two words of mask, then four FP16 elements a beat."""
 QUERY_HEADER = (
@@ -79,6 +80,8 @@ class AttentionConfig:
         Wp, 6..11: integers of the aligned probabilities, unsigned.
     minima : bool
         ``ScoreCore`` takes K2 blocks, whose minima need an FP32 adder.
+    transforms : frozenset of KvTransform
+        Transforms of the keys that ``ScoreCore`` takes, besides NONE: WHT, and RFFT, which needs a multiplier.
 
     Raises
     ------
@@ -91,6 +94,7 @@ class AttentionConfig:
     fold_bits: int = 10
     weight_bits: int = 8
     minima: bool = False
+    transforms: frozenset = frozenset({KvTransform.WHT})
 
     def __post_init__(self):
         allowed = {
@@ -107,6 +111,10 @@ class AttentionConfig:
                 raise ValueError(f"{name} must be one of {tuple(values)}, not {value}")
         if not isinstance(self.minima, bool):
             raise TypeError(f"minima must be a bool, not {self.minima!r}")
+        transforms = self.transforms
+        if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
+            raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")
+        object.__setattr__(self, "transforms", frozenset(transforms) & TRANSFORMS)
         if self.fold_bits > self.query_bits:
             raise ValueError(f"fold_bits must be at most query_bits={self.query_bits}, not {self.fold_bits}")
 
@@ -118,12 +126,17 @@ class AttentionConfig:
     @property
     def parser(self) -> KvEngineConfig:
         """What the KV engine's parser and metadata reader are built for: 128-bit beats, all scales."""
-        return KvEngineConfig(lanes=32, max_channels=self.channels, transforms=TRANSFORMS, scale_bits=11)
+        return KvEngineConfig(lanes=32, max_channels=self.channels, transforms=self.transforms, scale_bits=11)
 
     @property
     def transformed_bits(self) -> int:
         """Bits of a signed transformed query element."""
         return self.query_bits + self.channels.bit_length() - 1
+
+    @property
+    def rotation_bits(self) -> int:
+        """Fraction bits of sines and cosines of ``rfft``."""
+        return self.query_bits + 2
 
     @property
     def score_bits(self) -> int:

@@ -31,6 +31,13 @@ MUTATIONS = [
         "!= stored[0] + ~second",
         AXI,
     ),
+    Mutation(
+        "rfft's rotations round down",
+        "attention/query_rfft.py",
+        "(total >> fraction) + up",
+        "total >> fraction",
+        SCORES,
+    ),
     Mutation("reserved bits of a query's header pass", "attention/query_packet.py", "word.data[used:].any()", "0", AXI),
 ]
 

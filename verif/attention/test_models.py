@@ -5,17 +5,23 @@ import pytest
 import torch
 
 from golden.attention.reference import real_block, score_bound, value_bound
+from golden.attention.rfft import rfft, rfft_error
 from golden.attention.scores import block_scores, exact_scores, prepare_query
 from golden.attention.slots import digit_planes, write_slots
 from golden.attention.values import add_block, add_exact, align_weights, finish
 from golden.kv.config import preset
 from golden.kv.packed import pack_cache
+from golden.kv.transforms import fold_of, matrix
 from golden.llm import capture_kv
 from hw.spec.attention import AttentionConfig
-from hw.spec.kv_formats import KvFormat
+from hw.spec.kv_formats import KvFormat, KvTransform
 from verif.kv.blocks import random_block, random_header
 
-CONFIGS = [AttentionConfig(), AttentionConfig(channels=128, query_bits=16, fold_bits=16, weight_bits=8)]
+BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})
+CONFIGS = [
+    AttentionConfig(transforms=BOTH),
+    AttentionConfig(channels=128, query_bits=16, fold_bits=16, weight_bits=8, transforms=BOTH),
+]
 KEYS = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
 VALUES = (KvFormat.V158, KvFormat.V2)
 
@@ -82,6 +88,26 @@ def test_values_are_within_the_bound(rng, config):
             bound = bound + value_bound(rows, weights, sums, exact=kind is None)
         assert ((sums.double() - exact).abs() <= bound).all()
         assert finish(sums).shape == (channels,)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_rfft_is_within_its_bound(rng, size, bits):
+    """Random integers, single ones, and all at the limit; against float64."""
+    limit, fraction = 2 ** (bits - 1) - 1, AttentionConfig(query_bits=bits).rotation_bits
+    inputs = [rng.integers(-limit, limit + 1, size) for _ in range(50)]
+    inputs += [limit * np.eye(size, dtype=np.int64)[k] for k in range(size)]
+    inputs += [limit * np.sign(np.cos(2 * np.pi * k * np.arange(size) / size + 0.1)).astype(int) for k in range(size)]
+    bound, worst = rfft_error(size, limit, fraction), 0.0
+    basis = matrix("rfft", size) / fold_of("rfft", size)[:, None]  # plain sums: 1, cos, -sin, (-1)^j
+    assert torch.allclose(basis.abs().amax(1), torch.ones(size).double())
+    for x in map(torch.from_numpy, inputs):
+        got = rfft(x, fraction)
+        error = float((got.double() - basis @ x.double()).abs().max())
+        assert error <= bound
+        assert int(got.abs().max()) < size << bits - 1  # fits the memory's bits
+        worst = max(worst, error)
+    assert worst > bound / 40
 
 
 def test_digit_planes_are_the_code():

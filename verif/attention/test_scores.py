@@ -15,7 +15,8 @@ from sim.job import run_jobs
 from verif.attention.bench import Exact, KeyList, compare_scores, score_job
 from verif.kv.blocks import random_block, random_header
 
-CONFIG = AttentionConfig(minima=True)
+BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})
+CONFIG = AttentionConfig(minima=True, transforms=BOTH)
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.3}, {"idle": {"i": 0.7}, "stall": 0.1, "burst": 4.0}]
 FORMATS = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
 
@@ -143,7 +144,7 @@ def test_bad_scales_and_queries_mark_what_they_touch(core, rng, seed):
 @pytest.mark.sim
 def test_two_steps_per_row(rng, seed):
     """A build for 128 channels, with the widest integers."""
-    config = AttentionConfig(channels=128, query_bits=16, fold_bits=16)
+    config = AttentionConfig(channels=128, query_bits=16, fold_bits=16, transforms=BOTH)
     core = build_design(ScoreCore(config), "score_core_128")
     lists = [random_list(rng, config, format=kind) for kind in (KvFormat.K1, KvFormat.K2S) for _ in range(4)]
     job, expected = score_job(lists, config, idle=0.1, stall=0.1)
