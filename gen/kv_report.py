@@ -19,6 +19,8 @@ from hw.kv.values import ValueUnit
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 
+from .kv_transforms import PREFIX, transform_designs
+from .kv_transforms import table as transform_table
 from .liberty import generic_library, load_library, named_library
 from .synth import CACHE, SynthResult, synthesize
 from .synth_recipe import QUICK, VARIANTS
@@ -94,19 +96,24 @@ def main(
     liberty: Annotated[list[Path] | None, typer.Option(help="Cell library; none: generic gates.")] = None,
     library: Annotated[str | None, typer.Option(help="A library of the data directory: sky130hd or asap7.")] = None,
     quick: Annotated[bool, typer.Option(help="One variant of the recipe instead of all.")] = False,
+    transforms_alone: Annotated[bool, typer.Option(help="Measure nothing but the transforms on their own.")] = False,
     out: Annotated[Path, typer.Option(help="Report.")] = Path("build/synth/kv.json"),
 ) -> None:
-    """Measure the engine without transform, with wht, with rfft, the plain alternatives, and the engine's parts."""
+    """Measure the engine without transform, with wht, with rfft, the plain alternatives, the engine's parts, and the
+    inverse transforms on their own."""
     cells = named_library(library) if library else load_library(liberty) if liberty else generic_library()
     rows = []
-    for key, (name, n, component) in designs(tuple(int(x) for x in lanes.split(","))).items():
+    chosen = {} if transforms_alone else designs(tuple(int(x) for x in lanes.split(",")))
+    for key, (name, n, component) in (chosen | transform_designs()).items():
         verilog, _ports = to_verilog(component, key)
         found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
         rows.append(_entry(key, name, n, found, quick))
         typer.echo(f"{key}: {found.gate_equivalents:,.0f} gate equivalents, {found.memory_bits:,} bits", err=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, json.dumps(rows, indent=2) + "\n")
-    typer.echo(table(rows))
+    if not transforms_alone:
+        typer.echo(table([row for row in rows if not row["key"].startswith(PREFIX)]))
+    typer.echo(transform_table(rows))
 
 
 if __name__ == "__main__":

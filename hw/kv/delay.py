@@ -1,10 +1,20 @@
 """Delay lines."""
 
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["DelayLine"]
+__all__ = ["DelayLine", "ring_counter"]
+
+
+def ring_counter(m: Module, depth: int, step: Value, name: str, init: int = 0) -> tuple[Signal, Value]:
+    """A counter modulo ``depth`` that moves with ``step``, and what it will be next."""
+    count = Signal(range(depth), name=name, init=init)
+    following = count + 1 if depth & (depth - 1) == 0 else Mux(count == depth - 1, 0, count + 1)
+    following = following[: len(count)]
+    with m.If(step):
+        m.d.sync += count.eq(following)
+    return count, following
 
 
 class DelayLine(wiring.Component):
@@ -31,14 +41,12 @@ class DelayLine(wiring.Component):
             return m
         m.submodules.line = line = memory.Memory(shape=self.width, depth=self.steps, init=[])
         write, read = line.write_port(), line.read_port()
-        pointer = Signal(range(self.steps))
-        with m.If(self.step):
-            m.d.sync += pointer.eq(pointer + 1)
+        pointer, following = ring_counter(m, self.steps, self.step, "pointer")
         m.d.comb += [
             write.addr.eq(pointer),
             write.data.eq(self.i),
             write.en.eq(self.step),
-            read.addr.eq(pointer + 1),
+            read.addr.eq(following),
             read.en.eq(self.step),
             self.o.eq(Value.cast(read.data)),
         ]

@@ -2,9 +2,11 @@
 
 import math
 
-from amaranth import Array, Const, Module, Signal, signed
+from amaranth import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from hw.kv.booth import ColumnSum
 
 __all__ = ["Rotator", "operation_order"]
 
@@ -26,8 +28,9 @@ def operation_order(n: int) -> list[int]:
 class Rotator(wiring.Component):
     """``(t C - u S, t S + u C)``, rounded half up from 12 fraction bits; combinational (docs/kv-engine.md T7..T9).
 
-    Three multipliers instead of four: C (t + u) is shared. Exact before the rounding, so that the form does not show.
-    For n = 8, one angle of 45 degrees, C = S and two constant multipliers do.
+    Three products instead of four: C (t + u) is shared, and stays in carry-save form until the others are added to it.
+    Coefficients come out of their table as Booth digits. Exact before the rounding, so that the form does not show. For
+    n = 8, one angle of 45 degrees, C = S and two constant multipliers do.
 
     Parameters
     ----------
@@ -72,21 +75,19 @@ class Rotator(wiring.Component):
             ]
             return m
 
-        def table(values):
-            low = min(values[1:])
-            bits = max(value.bit_length() for value in values[1:])
-            shape = signed(bits + 1) if low < 0 else bits
-            chosen = Signal(shape)
-            m.d.comb += chosen.eq(Array(Const(value, shape) for value in [values[1], *values[1:]])[self.index])
-            return chosen
-
-        cosine = table(cosines)
-        both = table([c + s for c, s in zip(cosines, sines, strict=True)])
-        difference = table([s - c for c, s in zip(cosines, sines, strict=True)])
-        shared = Signal(signed(self.width + FRACTION + 3))
-        m.d.comb += [
-            shared.eq((self.t + self.u) * cosine + half),
-            self.real.eq((shared - self.u * both) >> FRACTION),
-            self.imaginary.eq((shared + self.t * difference) >> FRACTION),
-        ]
+        # Nothing is asked of position 0: its coefficients are those of position 1.
+        cosines[0], sines[0] = cosines[1], sines[1]
+        both = [-c - s for c, s in zip(cosines, sines, strict=True)]
+        difference = [s - c for c, s in zip(cosines, sines, strict=True)]
+        together = Signal(signed(self.width + 1))
+        m.d.comb += together.eq(self.t + self.u)
+        width = self.width + 1 + FRACTION
+        shared = ColumnSum(m, width, "shared")
+        shared.add_product(together, cosines, self.index)
+        shared.add_constant(half)
+        columns = shared.reduce().columns
+        for out, x, values in ((self.real, self.u, both), (self.imaginary, self.t, difference)):
+            result = ColumnSum(m, width, out.name, columns)
+            result.add_product(x, values, self.index)
+            m.d.comb += out.eq(result.total()[FRACTION:].as_signed())
         return m

@@ -1,17 +1,26 @@
-"""``python -m verif.kv.area``: the table of docs/kv-engine.md, section 9, from the report of ``make kv-area``."""
+"""``python -m verif.kv.area``: the tables of docs/kv-engine.md, section 9, from the report of ``make kv-area``."""
 
 import json
 
+from gen import kv_transforms
 from gen.kv_report import table
 from golden.document import write_between_markers
 from sim.build import ROOT
 
 MARKERS = ("<!-- kv area: make kv-area, python -m verif.kv.area -->", "<!-- end of kv area -->")
+TRANSFORM_MARKERS = (
+    "<!-- kv transforms: make kv-area, python -m verif.kv.area -->",
+    "<!-- end of kv transforms -->",
+)
 
 
 def main() -> None:
+    document = ROOT / "docs/kv-engine.md"
     rows = json.loads((ROOT / "build/synth/kv.json").read_text())
-    write_between_markers(ROOT / "docs/kv-engine.md", table(rows), MARKERS)
+    engines = [row for row in rows if not row["key"].startswith(kv_transforms.PREFIX)]
+    if engines:
+        write_between_markers(document, table(engines), MARKERS)
+    write_between_markers(document, kv_transforms.table(rows), TRANSFORM_MARKERS)
 
 
 if __name__ == "__main__":
