@@ -7,15 +7,13 @@ from amaranth.utils import ceil_log2
 
 from hw.core.activations import ChunkWrite
 from hw.core.parts import parts
+from hw.core.schedule import MOST_DELAY
 from hw.fp32 import FP32
 from hw.prealigned.accumulator import RunningSums
 from hw.prealigned.registers import delay
 from hw.spec.core import CoreConfig
 
-__all__ = ["MOST_DELAY", "ChunkAddress", "ColumnResult", "DrainedSum", "GroupAddress", "SumStart", "TileColumn"]
-
-MOST_DELAY = 8
-"""Cycles that a group's sums may wait for their running sums."""
+__all__ = ["ChunkAddress", "ColumnResult", "DrainedSum", "GroupAddress", "SumStart", "TileColumn"]
 
 
 class ChunkAddress(data.StructLayout):

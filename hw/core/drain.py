@@ -4,7 +4,8 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.core.column import MOST_DELAY, DrainedSum, GroupAddress, SumStart
+from hw.core.column import DrainedSum, GroupAddress, SumStart
+from hw.core.schedule import MOST_DELAY
 from hw.core.sequencer import EndedGroup
 from hw.spec.core import CoreConfig
 

@@ -1,9 +1,6 @@
 """The order of all steps: group after group, for each set of tokens, plane after plane or beat after beat."""
 
-from functools import reduce
-from operator import or_
-
-from amaranth import C, Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
@@ -11,11 +8,11 @@ from amaranth.utils import ceil_log2, exact_log2
 from hw.axi.core_registers import MACS_BITS
 from hw.core.activations import chunk_units
 from hw.core.channel import SIDES, CodeGroup, GroupStep
-from hw.core.column import MOST_DELAY, ChunkAddress, GroupAddress, SumStart
+from hw.core.column import ChunkAddress, GroupAddress, SumStart
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from hw.core.results import SLOTS
-from hw.prealigned.accumulator import RunningSums
+from hw.core.schedule import SumSchedule
 from hw.spec.core import CoreConfig
 from hw.spec.packet import GROUP_SIZES
 
@@ -62,10 +59,7 @@ class _Group(data.StructLayout):
 class Sequencer(wiring.Component):
     """Gives a step per cycle, as long as codes, activations and room for results are there.
 
-    While one group runs, the next is made ready. A group's sums are drained ``config.drain_cycles`` cycles after those
-    of the one before at the earliest, and added to the running sums no sooner than that either, and
-    ``RunningSums.interval`` cycles after the last group of the same sums: its last step waits until they have to wait
-    for ``MOST_DELAY`` cycles at most. So short groups borrow time from longer ones.
+    While one group runs, the next is made ready. A group's last step waits until :class:`SumSchedule` lets it end.
 
     Members
     -------
@@ -216,7 +210,13 @@ class Sequencer(wiring.Component):
         m.d.sync += [
             credits.eq(credits - (ended & group.sums.last) + self.result_free),
         ]
-        m.d.comb += apart.eq(self._schedule(m, ended, sums.index))
+        m.submodules.schedule = schedule = SumSchedule(config, len(sums.index))
+        m.d.comb += [
+            schedule.index.eq(sums.index),
+            schedule.ended.eq(ended),
+            apart.eq(schedule.may_end),
+            self.adds.eq(schedule.adds),
+        ]
         with m.If(issue):
             if plane_major:
                 m.d.sync += [beat.eq(Mux(last_beat, 0, beat + 1)), plane.eq(plane - last_beat)]
@@ -241,37 +241,6 @@ class Sequencer(wiring.Component):
     def _set_sums(self):
         """Running sums of a chain for each set of tokens."""
         return self.config.block_outputs // self.config.drain_chains
-
-    def _schedule(self, m, ended, index):
-        """Gives ``adds``; whether a group with sums at ``index`` may end now.
-
-        Waiting times are in unary: bit k says that k cycles are not enough.
-        """
-        drain, interval = self.config.drain_cycles, RunningSums.interval
-        drains = Signal(drain - 1)
-        adding = Signal(MOST_DELAY + drain - 1)  # until the running sums can take another group's
-        recent = [  # and until they can take those of the same sums, of each of the last groups
-            Signal(data.StructLayout({"wait": MOST_DELAY + interval - 1, "index": len(index)}), name=f"recent{k}")
-            for k in range(-(-interval // drain) - 1)
-        ]
-        wait = Signal(MOST_DELAY + 1)
-        same = (one.wait & (one.index == index).replicate(len(one.wait)) for one in recent)
-        m.d.comb += wait.eq(reduce(or_, (one[: len(wait)] for one in same), adding[: len(wait)]))
-        planned, now = Signal(MOST_DELAY), Signal(MOST_DELAY + 1)  # bit k: sums to be added k cycles from now
-        m.d.comb += now.eq(planned | (~wait & Cat(C(1, 1), wait[:-1]) & ended.replicate(len(wait))))
-        m.d.sync += [
-            planned.eq(now[1:]),
-            self.adds.eq(now[0]),
-            drains.eq(Mux(ended, -1, drains >> 1)),
-            adding.eq(Mux(ended, Cat(C(-1, drain - 1), wait[:-1]), adding >> 1)),
-            *(one.wait.eq(one.wait >> 1) for one in recent),
-        ]
-        with m.If(ended):
-            for one, before in zip(recent[1:], recent[:-1], strict=True):
-                m.d.sync += [one.wait.eq(before.wait >> 1), one.index.eq(before.index)]
-            if recent:
-                m.d.sync += [recent[0].wait.eq(Cat(C(-1, interval - 1), wait[:-1])), recent[0].index.eq(index)]
-        return ~wait[-1] & ~(drains[0] if drain > 1 else 0)
 
     def _drive(self, m, group, set_, plane, beat, issue, last_beat, ended, sums):
         config, lanes = self.config, self.config.datapath.lanes

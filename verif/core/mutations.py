@@ -7,6 +7,7 @@ from verif.mutations import Mutation, run_all
 MARKERS = "<!-- core mutations: python -m verif.core.mutations -->", "<!-- end of core mutations -->"
 JOBS = "core/test_core.py -k any_job"
 DEFECTS = "core/test_fuzz.py"
+CHAINS = "core/test_core.py -k tiny-chains"
 SERIAL = "core/test_fuzz.py -k serial"
 MUTATIONS = [
     Mutation(
@@ -37,24 +38,24 @@ MUTATIONS = [
     Mutation("Inf and NaN pass", "core/activations.py", "o.poison.eq(i.p.poison)", "o.poison.eq(0)", DEFECTS),
     Mutation(
         "groups of one sum are added too soon",
-        "core/sequencer.py",
+        "core/schedule.py",
         "Cat(C(-1, interval - 1), wait[:-1])",
-        "Cat(C(0, interval - 1), wait[:-1])",
-        JOBS,
+        "Cat(C(-1, interval - 2), wait[:-1])",
+        "core/test_schedule.py",
     ),
     Mutation(
         "a chunk overwrites one in use",
         "core/activations.py",
         "room.eq(held + units <= config.stored_units)",
         "room.eq(1)",
-        JOBS,
+        CHAINS,
     ),
     Mutation(
         "chains of drained sums swapped",
         "core/tile.py",
         "chain = row % len(chains)",
         "chain = (row + 1) % len(chains)",
-        JOBS,
+        CHAINS,
     ),
     Mutation(
         "bit-serial: an Inf before a group's last beat is forgotten",
