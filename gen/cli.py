@@ -72,7 +72,9 @@ def synth(
             help="Liberty files of one library; several in one argument separated by space or colon. [LIBERTY]"
         ),
     ] = None,
-    top: Annotated[list[str] | None, typer.Option(help="Only these tops.")] = None,
+    top: Annotated[
+        list[str] | None, typer.Option(help="Only these tops; default: all but the core of bit-serial PEs.")
+    ] = None,
     target_ps: Annotated[int | None, typer.Option(help="Delay target for ABC; default: the library's own.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for report.json and the cache.")] = Path("build/synth"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
@@ -85,7 +87,7 @@ def synth(
     from .verilog import to_verilog
 
     library = load_library(liberty_paths(liberty) or [GENERIC], target_ps=target_ps)
-    tops = find_tops(preset, top)
+    tops = [one for one in find_tops(preset, top) if top or not one.on_request]
     rows = []
     with progress_bar("synth", len(tops) * len(VARIANTS)) as advance:
         for one in tops:

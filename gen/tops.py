@@ -69,11 +69,14 @@ class Top:
         Makes a new component.
     parameters : dict
         What it was made from, for the sidecar.
+    on_request : bool
+        Synthesized only when named: an array whose parts are tops, too, and which takes as long as all of them.
     """
 
     name: str
     component: Callable[[], Component]
     parameters: dict[str, Any] = field(default_factory=dict)
+    on_request: bool = False
 
 
 def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
@@ -105,8 +108,10 @@ def tops(preset: str) -> list[Top]:
 def core_tops(core: CoreConfig) -> list[Top]:
     """The accelerator core, and its PE unless that is one of the column's."""
     parameters = core_parameters(core)
-    found = [Top(name="core", component=partial(AcceleratorCoreAxi, core), parameters=parameters)]
-    if isinstance(core.datapath, PrealignedConfig):
+    prealigned = isinstance(core.datapath, PrealignedConfig)
+    component = partial(AcceleratorCoreAxi, core)
+    found = [Top(name="core", component=component, parameters=parameters, on_request=not prealigned)]
+    if prealigned:
         pe = partial(PrealignedPE, core.datapath)
         found.append(Top(name="prealigned_pe", component=pe, parameters=parameters["datapath"]))
     return found

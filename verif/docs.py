@@ -26,7 +26,7 @@ def measure_tops(preset: str, names: list[str] | None, console: Console) -> list
             console.print(f"{library_name}: left out: {error}")
             continue
         for top in tops(preset):
-            if names and top.name not in names:
+            if top.name not in names if names else top.on_request:
                 continue
             console.print(f"{library_name}: {top.name}")
             results.append(synthesize(to_verilog(top.component(), top.name)[0], top.name, library))

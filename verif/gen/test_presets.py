@@ -83,3 +83,9 @@ def test_kv_engines_say_what_they_are_built_for(preset):
         assert stated["lanes"] == engine.lanes
         assert stated["max_channels"] == engine.max_channels
         assert set(stated["transforms"]) == {transform.name for transform in engine.transforms}
+
+
+def test_synthesis_takes_the_parts_of_the_bit_serial_core():
+    """The core of `paper`, whose parts are tops, only when it is named; others with their presets."""
+    on_request = {preset: [top.name for top in tops(preset) if top.on_request] for preset in PRESETS}
+    assert on_request == {preset: ["core"] if preset == "paper" else [] for preset in PRESETS}

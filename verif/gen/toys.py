@@ -18,6 +18,7 @@ class ToyTop:
     parameters: dict = field(default_factory=dict)
     latency: dict | None = None
     datapath: bool = True
+    on_request: bool = False
 
 
 class Adder(wiring.Component):
