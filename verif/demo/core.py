@@ -34,7 +34,7 @@ TOP = "core"
 TEXT_TOKENS = 64
 TOKENS = 16
 """The last so many tokens of the text: a token block of preset ``dense``."""
-FURTHER = 48
+FURTHER = 16
 """Tokens more in a second job of each layer: what they add is the steady state, without a job's first fill and end."""
 LAYER = "model.layers.14"
 BLOCK = {
