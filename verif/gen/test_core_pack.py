@@ -96,7 +96,7 @@ def test_damage_is_found(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--core", "huge"], "preset must be one of ('dense', 'edge', 'tiny'), not 'huge'"),
+        (["--core", "huge"], "preset must be one of ('dense', 'paper', 'edge', 'tiny'), not 'huge'"),
         (["--group-size", 128], "group_size must be one of (32,) for core tiny, not 128"),
         (["--lanes", 4], "lanes follows from --core, and must not be given with it"),
         (["--output", "model.safetensors"], "output must be a directory with --core, and model.safetensors is a file"),
