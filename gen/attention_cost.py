@@ -7,7 +7,7 @@ cycles are those of the formulas here, which `verif/attention/test_cost.py` chec
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,10 @@ import typer
 from amaranth.lib.wiring import Component
 
 from hw.attention.baseline import DequantizedDot, DequantizedSum
+from hw.attention.baseline_exact import ExactElements, ScaledScore, ScaledWeight
 from hw.attention.channels import ChannelSums
 from hw.attention.dot import DotArray
-from hw.attention.fold import PAIRS_PER_WORD, FoldUnit
+from hw.attention.fold import FoldUnit
 from hw.attention.query import QueryUnit
 from hw.attention.score import ScoreCore
 from hw.attention.score_out import ScoreOut
@@ -36,7 +37,7 @@ from .synth import SynthResult, synthesize
 from .synth_recipe import QUICK, VARIANTS
 from .verilog import to_verilog, write_atomically
 
-__all__ = ["Workload", "baseline_cycles", "score_cycles", "value_cycles"]
+__all__ = ["Workload", "array_busy", "baseline_cycles", "score_cycles", "value_cycles"]
 
 REPORT = Path("build/attention/report.json")
 BASELINE_LANES = (8, 16, 32)
@@ -76,11 +77,16 @@ class Workload:
 
 def score_cycles(work: Workload, config: AttentionConfig) -> int:
     """Cycles that `ScoreCore` takes per list in the steady state, the next query transformed meanwhile."""
+    del config
     steps = -(-work.head_dim // LANES)
-    between = config.channels // (2 * PAIRS_PER_WORD) + 3
-    packed = sum(rows * steps + between for rows in work.blocks)
-    exact = sum(tokens * (PLANES * steps + 1) + between for tokens in work.runs)
-    return packed + exact
+    packed = sum(rows * steps + SCORE_BETWEEN for rows in work.blocks)
+    return packed + sum(_exact_cycles(work, tokens) + SCORE_BETWEEN for tokens in work.runs)
+
+
+def array_busy(work: Workload, config: AttentionConfig) -> float:
+    """Share of `ScoreCore`'s cycles in which its array takes a step."""
+    steps = -(-work.head_dim // LANES) * (sum(work.blocks) + PLANES * sum(work.runs))
+    return steps / score_cycles(work, config)
 
 
 def value_cycles(work: Workload, config: AttentionConfig) -> int:
@@ -88,12 +94,29 @@ def value_cycles(work: Workload, config: AttentionConfig) -> int:
     del config
     steps = -(-work.head_dim // LANES)
     packed = sum(rows * steps + VALUE_BETWEEN for rows in work.blocks)
-    exact = sum(tokens * (PLANES * steps + 1) + VALUE_BETWEEN * -(-tokens // EXACT_ROWS) for tokens in work.runs)
-    return packed + exact
+    exact = sum(_exact_cycles(work, tokens) + VALUE_BETWEEN + -(-tokens // EXACT_ROWS) - 1 for tokens in work.runs)
+    return packed + exact + VALUE_END
 
 
-VALUE_BETWEEN = 18
-"""Cycles between groups of `ValueCore`, as the demo's full heads measure it with everything at a list's ends."""
+def _exact_cycles(work: Workload, tokens: int) -> int:
+    """A run of exact tokens: a cycle per digit plane, or as long as its beats take."""
+    steps = -(-work.head_dim // LANES)
+    return max(tokens * PLANES * steps, run_beats(work, tokens))
+
+
+def run_beats(work: Workload, tokens: int) -> int:
+    """Beats of a run of exact tokens."""
+    return -(-tokens * exact_token_bytes(work.head_dim, "int8", BUS_BYTES) // BUS_BYTES)
+
+
+SCORE_BETWEEN = 2
+"""Cycles between packets of `ScoreCore`."""
+VALUE_BETWEEN = 3
+"""Cycles between packets of `ValueCore`; between the groups of a run of exact tokens it is one."""
+VALUE_END = 77
+"""Cycles that a list's end costs `ValueCore`: its elements leave, and the first block's weights are not all there."""
+EXACT = "exact"
+"""What the other route's blocks for exact tokens are called."""
 EXACT_ROWS = 32
 """Rows of a group of exact tokens; their weights come in as slowly as their rows, so longer groups would wait."""
 
@@ -101,8 +124,7 @@ EXACT_ROWS = 32
 def baseline_cycles(work: Workload, lanes: int) -> int:
     """Cycles of either half of the dequantizing route. Its exact tokens come through a port as wide as the other's."""
     packed = sum(work.blocks) * -(-work.head_dim // lanes) + 2 * len(work.blocks)
-    beats = exact_token_bytes(work.head_dim, "int8", BUS_BYTES) // BUS_BYTES
-    return packed + sum(work.runs) * max(beats, -(-work.head_dim // lanes))
+    return packed + sum(max(run_beats(work, tokens), tokens * -(-work.head_dim // lanes)) for tokens in work.runs)
 
 
 def _parts(config: AttentionConfig, lanes: tuple[int, ...], several: bool) -> dict[str, Callable[[], Component]]:
@@ -110,11 +132,15 @@ def _parts(config: AttentionConfig, lanes: tuple[int, ...], several: bool) -> di
     parts = {"score_core": lambda: ScoreCore(config), "value_core": lambda: ValueCore(config)}
     for n in lanes:
         engine = KvEngineConfig(lanes=n, max_channels=config.channels)
+        plain = replace(engine, transforms=frozenset())
         parts |= {
-            f"kv_dequantizer_{n}": lambda engine=engine: KvDequantizer(engine),
+            f"key_dequantizer_{n}": lambda engine=engine: KvDequantizer(engine),
+            f"value_dequantizer_{n}": lambda plain=plain: KvDequantizer(plain),
             f"dequantized_dot_{n}": lambda n=n: DequantizedDot(n, config.channels),
             f"dequantized_sum_{n}": lambda n=n: DequantizedSum(n, config.channels),
+            f"exact_elements_{n}": lambda n=n: ExactElements(n),
         }
+    parts |= {"scaled_score": ScaledScore, "scaled_weight": ScaledWeight}
     if several:
         parts |= {
             "query_unit": lambda: QueryUnit(config),
@@ -170,12 +196,20 @@ def _fused(found: Mapping[str, SynthResult], work: Workload, config: AttentionCo
 
 def _baseline(found: Mapping[str, SynthResult], work: Workload, lanes: int, heads: int) -> list[dict]:
     cycles = baseline_cycles(work, lanes)
-    engine, dot, total = (found[f"{n}_{lanes}"] for n in ("kv_dequantizer", "dequantized_dot", "dequantized_sum"))
-    rows = (("keys dequantized", engine, heads), ("q . k", dot, 1), ("values dequantized", engine, heads))
-    return [
-        _row(f"{name}, {lanes} lanes", r.gate_equivalents, r.memory_bits, r.delay_ps, cycles, share)
-        for name, r, share in (*rows, ("P . V", total, 1))
+    blocks = (
+        ("keys dequantized", "key_dequantizer", heads),
+        ("q . k", "dequantized_dot", 1),
+        ("values dequantized", "value_dequantizer", heads),
+        ("P . V", "dequantized_sum", 1),
+        (f"{EXACT} keys to FP16", "exact_elements", heads),
+        (f"{EXACT} values to FP16", "exact_elements", heads),
+    )
+    rows = [(f"{name}, {lanes} lanes", found[f"{block}_{lanes}"], share) for name, block, share in blocks]
+    rows += [
+        (f"{EXACT} keys' scales", found["scaled_score"], 1),
+        (f"{EXACT} values' scales", found["scaled_weight"], 1),
     ]
+    return [_row(name, r.gate_equivalents, r.memory_bits, r.delay_ps, cycles, share) for name, r, share in rows]
 
 
 def _compare(found, work, config, heads, lanes) -> dict:
@@ -186,7 +220,8 @@ def _compare(found, work, config, heads, lanes) -> dict:
         return sum(row[key] for row in rows)
 
     def slowest(rows):
-        return max(row["delay_ps"] for row in rows)
+        # What exact tokens need there may take as many more registers as it likes.
+        return max(row["delay_ps"] for row in rows if not row["block"].startswith(EXACT))
 
     best = min(routes, key=total)
     return {
@@ -221,14 +256,12 @@ def cost_report(
         found[name] = synthesize(verilog, top, library, variants=QUICK if quick else VARIANTS)
         tell(f"{name}: {found[name].gate_equivalents:.0f} GE, {found[name].delay_ps:.0f} ps")
     routes = [_compare(found, work, config, count, lanes) for count in heads]
-    beats = score_cycles(work, config)
-    steps = sum(work.blocks) + PLANES * sum(work.runs)
     first = next(iter(found.values()))
     return {
         "gate_cycle_ratio": routes[0]["gate_cycle_ratio"],
         "gate_cycle_ratio_three": routes[1]["gate_cycle_ratio"] if len(routes) > 1 else None,
-        "array_busy": round(steps / beats, 3),
-        "array_busy_packed": round(sum(work.blocks) / sum(rows + 7 for rows in work.blocks), 3),
+        "array_busy": round(array_busy(work, config), 3),
+        "array_busy_packed": round(sum(work.blocks) / sum(rows + SCORE_BETWEEN for rows in work.blocks), 3),
         "workload": asdict(work),
         "config": asdict(config),
         "bus_bytes": BUS_BYTES,
@@ -273,7 +306,7 @@ def table(report: dict) -> str:
 
 def main(
     liberty: Annotated[str, typer.Option(envvar="LIBERTY", help="Cell library; none: generic gates.")] = "",
-    quick: Annotated[bool, typer.Option(help="One variant of the recipe: for exploring.")] = False,
+    quick: Annotated[bool, typer.Option("--quick/--all", help="One variant of the recipe, or all (hours).")] = True,
     out: Annotated[Path, typer.Option(help="The report.")] = REPORT,
     lanes: Annotated[
         list[int] | None, typer.Option(help="Lanes of the dequantizing route, of which the best counts.")

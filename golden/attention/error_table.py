@@ -22,7 +22,7 @@ __all__ = ["output_errors"]
 
 TOKENS = 1024
 LAYERS = (3, 9, 15, 21, 27)
-WIDTHS = ((12, 8, 8), (12, 9, 9), (12, 10, 8), (12, 10, 10), (14, 12, 11), (16, 16, 11))
+WIDTHS = ((12, 10, 8), (12, 10, 10), (12, 11, 10), (12, 12, 9), (12, 12, 10), (12, 12, 11), (16, 16, 11))
 MARKERS = "<!-- attention error: begin (python -m golden.attention.error_table) -->", "<!-- attention error: end -->"
 
 

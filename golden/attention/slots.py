@@ -6,7 +6,7 @@ import torch
 from hw.spec.attention import BUS_BYTES, PLANE_OFFSET, PLANES
 from hw.spec.rlkv import exact_token_bytes
 
-__all__ = ["digit_planes", "write_slots"]
+__all__ = ["digit_planes", "run_packet", "write_slots"]
 
 
 def digit_planes(codes: torch.Tensor) -> torch.Tensor:
@@ -44,3 +44,9 @@ def write_slots(codes: torch.Tensor, scale: torch.Tensor, value_scale: torch.Ten
             parts.append(numbers.numpy().view(np.uint8).reshape(tokens, 2))
     slots = np.concatenate(parts, 1)
     return np.pad(slots, ((0, 0), (0, size - slots.shape[1])))
+
+
+def run_packet(slots: np.ndarray) -> bytes:
+    """A run of slots as the cores take it: one after another, zeros up to a whole beat."""
+    data = slots.tobytes()
+    return data + bytes(-len(data) % BUS_BYTES)

@@ -212,13 +212,13 @@ class AddressModel:
             for position in positions:
                 slot = position if position < config.sink else config.sink + (position - config.sink) % ring
                 address = base + (area + slot) * config.token_bytes
-                end = found[-1]["address"] + found[-1]["beats"] * config.beat_bytes if found else None
+                end = found[-1]["address"] + found[-1]["tokens"] * config.token_bytes if found else None
                 if address == end:
-                    found[-1]["beats"] += config.token_beats
                     found[-1]["tokens"] += 1
                 else:
-                    found.append({"kind": kind, "head": head, "address": address, "beats": config.token_beats,
-                                  "token": position, "tokens": 1})  # fmt: skip
+                    found.append({"kind": kind, "head": head, "address": address, "token": position, "tokens": 1})
+            for run in found:
+                run["beats"] = config.run_beats(run["tokens"])
             return found
 
         commands = runs(CommandKind.SINK, range(start, min(config.sink, tokens)))

@@ -139,9 +139,18 @@ class MemoryPlan:
         _count("tokens", tokens, 1, self.config.context)
         config = self.config
         if not full:
-            return 2 * min(tokens, config.window_slots) * config.token_bytes
-        exact = min(tokens, config.sink) + max(0, tokens - packed_end(config, tokens))
-        return 2 * exact * config.token_bytes + sum(sum(self.block_bytes(part, tokens)) for part in KvPart)
+            oldest = max(config.sink, tokens - config.recent)
+            return 2 * self._exact_bytes(tokens, oldest, config.recent)
+        exact = self._exact_bytes(tokens, packed_end(config, tokens), config.residual_slots)
+        return 2 * exact + sum(sum(self.block_bytes(part, tokens)) for part in KvPart)
+
+    def _exact_bytes(self, tokens: int, oldest: int, ring: int) -> int:
+        """Sinks, and a ring from position ``oldest`` on: up to three runs of slots, each of whole beats (A1, A2)."""
+        config = self.config
+        count = max(0, tokens - oldest)
+        before_wrap = min(count, ring - (oldest - config.sink) % ring)
+        runs = (min(tokens, config.sink), before_wrap, count - before_wrap)
+        return sum(config.run_beats(run) for run in runs) * config.beat_bytes
 
     def read_bytes_per_token(self, tokens: int) -> int:
         """The same over all layers and KV heads, each read once whatever the number of query heads."""
@@ -181,13 +190,13 @@ class MemoryPlan:
         _count("tokens", tokens, 0, config.context)
         _count("requests", requests, 1, config.requests)
         full, window = requests * self.n_full, requests * self.n_window
-        window_base = base + 2 * full * config.full_slots * config.token_bytes
+        window_base = base + config.whole_beats(2 * full * config.full_slots * config.token_bytes)
         pools = RlkvPools(
             full_base=base,
             full_areas=full,
             window_base=window_base,
             window_areas=window,
-            block_base=window_base + 2 * window * config.window_slots * config.token_bytes,
+            block_base=window_base + config.whole_beats(2 * window * config.window_slots * config.token_bytes),
             blocks=requests * self.blocks(tokens),
         )
         pools.check(config)

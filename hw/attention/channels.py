@@ -1,34 +1,35 @@
 """Sums of value codes times weights, per channel, over a group of rows (docs/attention.md, equation V1)."""
 
-from amaranth import C, Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hw.attention.adders import prefix_sum, ripple_sum
 from hw.spec.attention import GROUP_ROWS, LANES, PLANES, AttentionConfig
 
 __all__ = ["BATCH", "SUM_LANES", "ChannelSums"]
 
-BATCH = 4
-"""Rows that are added at a time: a whole exact token's planes."""
+BATCH = 8
+"""Rows that are added at a time: the planes of two exact tokens."""
 SUM_LANES = LANES // BATCH
 """Channels that are added at a time."""
 
 
 class ChannelSums(wiring.Component):
-    """Adds rows, 64 channels of one row per cycle, as 16 channels of four rows: a fourth of the accumulators' adders.
+    """Adds rows, 64 channels of one row per cycle, as 8 channels of eight rows: an eighth of the accumulators' adders.
 
     ```
-    codes -> four rows (two sets) -> 16 codes of each -> 4 products added -> register -> + -> sums (two sets)
+    codes -> eight rows (two sets) -> 8 codes of each -> 8 products added -> register -> + -> sums (two sets)
     ```
 
-    Rows are gathered to batches of four; while one is gathered, the batch before goes through the adders, 16 channels
-    per cycle. Its weights are multiplied by 2-bit codes as they are selected: nothing, y, 2y or 3y. An exact token's
-    four planes are a batch whose weights are 64, 16, 4 and 1 times y. Sums lie in memory, those of one group beside
-    those of the group before, which are read meanwhile.
+    Rows are gathered to batches of eight; while one is gathered, the batch before goes through the adders, 8 channels
+    per cycle. Rows four apart share a product: nothing, one weight, the other or both, for either bit of their codes.
+    So two exact tokens' planes make a batch whose products are worth 64, 16, 4 and 1. Sums lie in memory, those of one
+    group beside those of the group before, which are read meanwhile.
 
     Throughput: a step per cycle while ``ready``. Sums of a group are there 4 cycles after its last step was taken for
-    channels 0..15, and a cycle later for each 16 more.
+    channels 0..7, and a cycle later for each 8 more.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class ChannelSums(wiring.Component):
     Members
     -------
     groups : In
-        Groups of 16 channels in a row, minus 1.
+        Groups of 8 channels in a row, minus 1.
     codes, y : In
         2-bit codes of a step of 64 channels (``step`` 1: of the upper ones), and the row's weight.
     row_last, last : In
@@ -53,7 +54,7 @@ class ChannelSums(wiring.Component):
     set : Out
         Where the group in work adds.
     address, sums : In, Out
-        Reads 16 channels' sums: set on top of the group of channels. A cycle's latency.
+        Reads 8 channels' sums: set on top of the group of channels. A cycle's latency.
     """
 
     def __init__(self, config: AttentionConfig):
@@ -112,10 +113,10 @@ class ChannelSums(wiring.Component):
                 m.d.sync += weights[r].eq(self.y)
         with m.If(taken & self.row_last):
             m.d.sync += slot.eq(slot + 1)
-            with m.If(~self.exact | (slot == 0)):
+            with m.If(~self.exact | (slot[:2] == 0)):
                 m.d.sync += [self.total.eq(Mux(counted, self.total, 0) + self.y), counted.eq(1)]
 
-        # A batch on its way: 16 channels per cycle, first reads, then adds.
+        # A batch on its way: 8 channels per cycle, first reads, then adds.
         filled, batch_exact = Signal(range(BATCH), reset_less=True), Signal(reset_less=True)
         batch_half, batch_set, batch_fresh = Signal(), Signal(), Signal()
         with m.If(run):
@@ -139,23 +140,24 @@ class ChannelSums(wiring.Component):
         part = ceil_log2(BATCH)
         for read in reads:
             m.d.comb += [read.addr.eq(Cat(batch_half, phase[part:])[: len(read.addr)]), read.en.eq(1)]
-        about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1})
+        about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1, "exact": 1})
         now, then = Signal(about, reset_less=True), Signal(about, reset_less=True)
         multiplying, adding = Signal(), Signal()
-        m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh)), multiplying.eq(run)]
+        m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh, batch_exact)), multiplying.eq(run)]
         m.d.sync += [then.eq(now), adding.eq(multiplying)]
-        shifts = [2 * (PLANES - 1 - r) for r in range(BATCH)]
-        factors = [Signal(bits + shift, name=f"factor{r}", reset_less=True) for r, shift in enumerate(shifts)]
-        with m.If(run & (phase == 0)):
-            for r, shift in enumerate(shifts):
-                there = (filled >= r) | batch_exact if r else C(1, 1)
-                weight = Mux(there, weights[r], 0)
-                m.d.sync += factors[r].eq(Mux(batch_exact, weight << shift, weight))
-        triples = []
-        for r, factor in enumerate(factors):
-            triple = Signal(len(factor) + 2, name=f"triple{r}")
-            m.d.comb += triple.eq(factor + (factor << 1))
-            triples.append(triple)
+        pairs = [
+            [Signal(width, name=f"{name}{r}", reset_less=True) for name, width in widths.items()]
+            for widths in [{"first": bits, "second": bits, "both": bits + 1}]
+            for r in range(PLANES)
+        ]
+        for r, (first, second, both) in enumerate(pairs):
+            one, other = Signal(bits, name=f"one{r}"), Signal(bits, name=f"other{r}")
+            m.d.comb += [
+                one.eq(Mux(filled >= r, weights[r], 0) if r else weights[r]),
+                other.eq(Mux(filled >= r + PLANES, weights[r + PLANES], 0)),
+            ]
+            with m.If(run & (phase == 0)):
+                m.d.sync += [first.eq(one), second.eq(other), both.eq(ripple_sum(m, one, other, bits + 1, f"sum{r}"))]
 
         m.d.comb += [
             before.addr.eq(Cat(now.place, now.set)),
@@ -164,18 +166,41 @@ class ChannelSums(wiring.Component):
             write.en.eq(adding),
         ]
         picked = [Signal(2 * SUM_LANES, name=f"picked{r}") for r in range(BATCH)]
-        most = max(BATCH * 3, (1 << 2 * PLANES) - 1) * ((1 << bits) - 1)
         for r, read in enumerate(reads):
             m.d.comb += picked[r].eq(read.data.word_select(now.place[:part], 2 * SUM_LANES))
         for lane in range(SUM_LANES):
-            products = []
-            for r, (factor, triple) in enumerate(zip(factors, triples, strict=True)):
-                code = picked[r].word_select(lane, 2)
-                product = Signal(len(triple), name=f"product{r}_{lane}")
-                m.d.comb += product.eq(Mux(code[1], Mux(code[0], triple, factor << 1), Mux(code[0], factor, 0)))
-                products.append(product)
-            part_sum = Signal(range(most + 1), name=f"part{lane}", reset_less=True)
-            m.d.sync += part_sum.eq(products[0] + products[1] + products[2] + products[3])
-            held = Mux(then.fresh, 0, before.data[lane])
-            m.d.comb += write.data[lane].eq(held + part_sum)
+            codes = [x.word_select(lane, 2) for x in picked]
+            products = [
+                self._product(m, pair, codes[r], codes[r + PLANES], f"product{r}_{lane}")
+                for r, pair in enumerate(pairs)
+            ]
+            # An exact token's planes are worth four times each other.
+            upper, lower = (
+                ripple_sum(
+                    m, Mux(now.exact, products[r] << 2, products[r]), products[r + 1], bits + 5, f"two{r}_{lane}"
+                )
+                for r in (0, 2)
+            )
+            four = ripple_sum(m, Mux(now.exact, upper << 4, upper), lower, bits + 9, f"four{lane}")
+            part_sum = Signal(bits + 9, name=f"part{lane}", reset_less=True)
+            m.d.sync += part_sum.eq(four)
+            held = Signal(self.config.sum_bits, name=f"held{lane}")
+            m.d.comb += held.eq(Mux(then.fresh, 0, before.data[lane]))
+            m.d.comb += write.data[lane].eq(prefix_sum(m, held, part_sum, self.config.sum_bits, f"sum_{lane}"))
         return m
+
+    def _product(self, m, pair, code, other_code, name):
+        """``code * first + other_code * second``."""
+        first, second, both = pair
+        rows = []
+        for plane in range(2):
+            x, y = code[plane], other_code[plane]
+            width = len(both)
+            row = Signal(width, name=f"{name}_row{plane}")
+            m.d.comb += row.eq(
+                (first & (x & ~y).replicate(width))
+                | (second & (y & ~x).replicate(width))
+                | (both & (x & y).replicate(width))
+            )
+            rows.append(row)
+        return ripple_sum(m, rows[0], rows[1] << 1, len(both) + 2, name)

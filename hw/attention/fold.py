@@ -1,9 +1,11 @@
-"""A block's scales taken into the query: integers of one exponent, in pairs as the dot product wants them."""
+"""A block's scales taken into the query: integers of one exponent, in the tables that the dot product wants."""
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import booth_product, prefix_sum
+from hw.attention.dot import QUAD, TableWrite
 from hw.attention.layouts import UNIT_BITS, Job, Layout, PacketEntry
 from hw.attention.query import round_shift
 from hw.kv.layouts import PrefixWord
@@ -12,19 +14,10 @@ from hw.spec.attention import AttentionConfig, AttentionError
 from hw.spec.kv_config import KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata
 
-__all__ = ["PAIRS_PER_WORD", "FoldUnit", "PairLayout"]
+__all__ = ["FoldUnit"]
 
-PAIRS_PER_WORD = 8
-INDEX_BITS = 3
 SCALE_BIAS = 26
 """r + 26 is never negative: FP16 scales have r >= -24, integer ones E >= -24, K2 one less."""
-
-
-class PairLayout(data.StructLayout):
-    """Sum and difference of two neighbouring channels' integers."""
-
-    def __init__(self, config: AttentionConfig):
-        super().__init__({"sum": signed(config.fold_bits + 1), "difference": signed(config.fold_bits + 1)})
 
 
 class FoldUnit(wiring.Component):
@@ -32,7 +25,8 @@ class FoldUnit(wiring.Component):
 
     Scales go through a short memory, from which a multiplier takes them one per cycle as soon as the common exponent is
     known: at once where scales are integers under the header's exponent, after the last one where they are FP16.
-    A block of D = 64 takes about 90 cycles from its header to the job, exact tokens 75.
+    Four of them make a quad, whose 8 table entries are written while the next four come. A block of D = 64 takes about
+    90 cycles from its header to the job, exact tokens 75.
 
     Members
     -------
@@ -41,14 +35,12 @@ class FoldUnit(wiring.Component):
     there, release, address, exact, value, bits, exponent, poison, layout
         The query unit's.
     job : stream of Job, Out
-        What follows in the rows; the pairs can be read while ``job.valid``.
-    word, pairs : In, Out
-        Reads ``PAIRS_PER_WORD`` pairs; a cycle's latency.
+        What follows in the rows, when its tables have been written; the other set's are free once it is taken.
+    write, write_valid : TableWrite, Out
     """
 
     def __init__(self, config: AttentionConfig):
         self.config = config
-        words = config.channels // (2 * PAIRS_PER_WORD)
         super().__init__(
             {
                 "entries": In(stream.Signature(PacketEntry)),
@@ -63,8 +55,8 @@ class FoldUnit(wiring.Component):
                 "poison": In(1),
                 "layout": In(Layout),
                 "job": Out(stream.Signature(Job(config))),
-                "word": In(range(words)),
-                "pairs": Out(data.ArrayLayout(PairLayout(config), PAIRS_PER_WORD)),
+                "write": Out(TableWrite(config)),
+                "write_valid": Out(1),
             }
         )
 
@@ -157,7 +149,8 @@ class FoldUnit(wiring.Component):
         ]
         total = Signal(signed(config.constant_bits))
         counted = entry.exact | (position < first_count)
-        done = self._multiply(m, issue, position, exists, counted, read.data, top, minima, total)
+        which = Signal()
+        done = self._multiply(m, issue, position, exists, counted, read.data, top, minima, total, which)
 
         job = self.job.payload
         groups0 = Mux(header.format == KvFormat.K1, 0, header.segment0 + 1)
@@ -175,6 +168,7 @@ class FoldUnit(wiring.Component):
             job.rows.final.eq(entry.final),
             job.rows.bare.eq(bare),
             job.rows.error.eq(error),
+            job.set.eq(which),
             job.poison.eq(self.poison),
             # S3 takes the sum of all z off, S2 adds three times that of segment 0.
             job.offset.eq(Mux(entry.exact, -total, Mux(halved, (total << 1) + total, 0))),
@@ -221,6 +215,7 @@ class FoldUnit(wiring.Component):
                 m.d.comb += self.job.valid.eq(1)
                 with m.If(self.job.ready):
                     m.d.comb += [self.entries.ready.eq(1), self.release.eq(entry.final)]
+                    m.d.sync += which.eq(~which)
                     m.next = "IDLE"
         return m
 
@@ -270,9 +265,8 @@ class FoldUnit(wiring.Component):
         names = ("channels", "segment0", "transform0", "transform1")
         return (differs & two) | Cat(header[name] != layout[name] for name in names).any()
 
-    def _multiply(self, m, issue, position, exists, counted, scale, top, minima, total):
-        """Memories; product; shift and round; pairs, and the sum of those ``counted``. Returns whether nothing is under
-        way."""
+    def _multiply(self, m, issue, position, exists, counted, scale, top, minima, total, which):
+        """Memories; product; shift and round; tables, and the sum of those ``counted``. Returns whether all is done."""
         config = self.config
         width = config.fold_bits
         exact = self.exact
@@ -288,7 +282,10 @@ class FoldUnit(wiring.Component):
         for before, after, place, following in zip(valid, valid[1:], places, places[1:], strict=False):
             m.d.sync += [after.eq(before), following.eq(place)]
 
-        product = Signal(signed(config.transformed_bits + 11), reset_less=True)
+        length = config.transformed_bits
+        product, below = Signal(length + 11, reset_less=True), Signal(reset_less=True)
+        size, negative = Signal(length), self.value[-1]
+        m.d.comb += size.eq(prefix_sum(m, self.value ^ negative.replicate(length), C(0, 1), length, "size", negative))
         amount = Signal(7, reset_less=True)
         factor = Signal(11)
         weight = Signal(6)
@@ -303,15 +300,13 @@ class FoldUnit(wiring.Component):
                 ]
             m.d.sync += flip.eq(minima & scale.minimum[15])
         m.d.sync += [
-            product.eq(Mux(real, self.value * factor, 0)),
+            product.eq(Mux(real, booth_product(m, size, factor, "scaled"), 0)),
+            below.eq(negative),
             amount.eq(Mux(exact, config.query_bits - width, top - weight - (width - 1))),
         ]
-        below = product[-1]
-        magnitude = Signal(len(product) - 1)
-        m.d.comb += magnitude.eq((product[:-1] ^ below.replicate(len(product) - 1)) + below)
         sign = below ^ flip
         beyond = amount[6]
-        floor, up = round_shift(m, magnitude, amount[:6], "fold")
+        floor, up = round_shift(m, product, amount[:6], "fold")
         rounded = Signal(width)
         limit = (1 << width - 1) - 1
         m.d.comb += rounded.eq(floor[:width] + up)
@@ -323,26 +318,49 @@ class FoldUnit(wiring.Component):
         with m.If(valid[2] & counts):
             m.d.sync += total.eq(total + z)
 
-        # The even channel waits for the odd one; words of several are read at once.
-        even = Signal(signed(width), reset_less=True)
-        pair = Signal(PairLayout(config))
-        m.d.comb += [pair.sum.eq(even + z), pair.difference.eq(even - z)]
-        place = places[2]
-        m.submodules.pairs = pairs = memory.Memory(
-            shape=data.ArrayLayout(PairLayout(config), PAIRS_PER_WORD),
-            depth=config.channels // (2 * PAIRS_PER_WORD),
-            init=[],
-        )
-        write, read = pairs.write_port(granularity=1), pairs.read_port()
-        with m.If(valid[2] & ~place[0]):
-            m.d.sync += even.eq(z)
+        building = self._tables(m, z, valid[2], places[2], which)
+        return ~(valid[0] | valid[1] | valid[2] | building)
+
+    def _tables(self, m, z, valid, place, which):
+        """Entries of each quad, two per cycle, once its last channel is there. Returns whether some are to come."""
+        bits = self.config.fold_bits
+        wide = signed(bits + 2)
+
+        def add(a, b, name, carry=None):
+            """Signed, modulo 2**(bits + 2)."""
+            a, b = (Cat(x, x[-1].replicate(bits + 2))[: bits + 2] for x in (a, b))
+            return prefix_sum(m, a, b, bits + 2, name, carry)
+
+        quad = place[: QUAD.bit_length() - 1]
+        total = Signal(signed(bits + 2), reset_less=True)
+        gathered = [Signal(signed(bits), name=f"gathered{k}", reset_less=True) for k in (1, 2)]
+        with m.If(valid):
+            m.d.sync += total.eq(add(Mux(quad == 0, 0, total).as_signed(), z, "gathered_sum"))
+            for k, one in enumerate(gathered, 1):
+                with m.If(quad == k):
+                    m.d.sync += one.eq(z)
+        # In the order of a Gray code: the sign of one channel turns from entry to entry.
+        sum_here = Signal(wide, reset_less=True)
+        first, second, last = (Signal(signed(bits), name=f"turned{k}", reset_less=True) for k in (1, 2, 3))
+        entry, building = Signal(QUAD - 2), Signal()
+        write, number = self.write, Signal.like(self.write.quad, reset_less=True)
+        turned, following = Signal(signed(bits)), Signal(wide)
         m.d.comb += [
-            write.addr.eq(place[1 + INDEX_BITS :]),
-            write.en.eq(Mux(valid[2] & place[0], 1 << place[1 : 1 + INDEX_BITS], 0)),
-            read.addr.eq(self.word),
-            read.en.eq(1),
-            self.pairs.eq(read.data),
+            self.write_valid.eq(building),
+            write.entry.eq(entry ^ (entry >> 1)),
+            write.set.eq(which),
+            write.quad.eq(number),
+            write.plus.eq(add(sum_here, last, "plus")),
+            write.minus.eq(add(sum_here, ~last, "minus", C(1, 1))),
+            turned.eq(Mux(entry[0], second, first)),
+            # Minus twice the channel where its sign becomes negative.
+            following.eq(add(sum_here, Cat(C(0, 1), turned) ^ (~entry[1]).replicate(bits + 1), "following", ~entry[1])),
         ]
-        for k in range(PAIRS_PER_WORD):
-            m.d.comb += write.data[k].eq(pair)
-        return ~(valid[0] | valid[1] | valid[2])
+        with m.If(building):
+            m.d.sync += [entry.eq(entry + 1), sum_here.eq(following)]
+            with m.If(entry.all()):
+                m.d.sync += building.eq(0)
+        with m.If(valid & quad.all()):
+            m.d.sync += [first.eq(gathered[0]), second.eq(gathered[1]), last.eq(z), sum_here.eq(total)]
+            m.d.sync += [number.eq(place >> QUAD.bit_length() - 1), entry.eq(0), building.eq(1)]
+        return building

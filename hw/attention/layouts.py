@@ -88,12 +88,12 @@ class RowsJob(data.Struct):
 
 
 class Job(data.StructLayout):
-    """Rows, and what a score's integer is worth: ``2**unit``; what is added to each of them; K2's constant alike, 0 in
-    other packets."""
+    """Rows, their set of tables, and what a score's integer is worth: ``2**unit``; what is added to each of them; K2's
+    constant alike, 0 in other packets."""
 
     def __init__(self, config: AttentionConfig):
         bits = signed(config.constant_bits)
         super().__init__(
-            {"rows": RowsJob, "unit": UNIT_BITS, "poison": 1, "offset": bits}
+            {"rows": RowsJob, "set": 1, "unit": UNIT_BITS, "poison": 1, "offset": bits}
             | ({"constant": bits, "constant_unit": UNIT_BITS} if config.minima else {})
         )

@@ -1,9 +1,12 @@
 """The query of a list of packets: aligned to integers, put in storage order and transformed, once per step."""
 
+from contextlib import nullcontext
+
 from amaranth import Array, C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import prefix_sum
 from hw.attention.layouts import Layout, QueryElement
 from hw.attention.query_rfft import QueryRfft, bit_reversed, rfft_place
 from hw.spec.attention import AttentionConfig
@@ -265,7 +268,7 @@ class QueryUnit(wiring.Component):
         low_before, high_before = Signal.like(low, reset_less=True), Signal.like(high, reset_less=True)
         writing = Signal()
         final_stage = distance << 1 == size
-        rotated, last_sums = C(0, 1), final_stage
+        rotated, last_sums = None, final_stage
         if KvTransform.RFFT in self.config.transforms:
             # The first stage is sums and differences, as in `wht`.
             rotated = transform == KvTransform.RFFT
@@ -274,7 +277,12 @@ class QueryUnit(wiring.Component):
             m.d.comb += [rfft.size.eq(size), rfft.base.eq(base), rfft.read_data.eq(read.data)]
         final_before = Signal()
         total = Signal(wide)
-        m.d.comb += total.eq(first + read.data)
+        less, bits = Signal(wide), self.value_bits
+        one, other = first.as_unsigned(), read.data.as_unsigned()
+        m.d.comb += [
+            total.eq(prefix_sum(m, one, other, bits, "butterfly_sum")),
+            less.eq(prefix_sum(m, one, ~other, bits, "butterfly_less", C(1, 1))),
+        ]
         result = Signal(wide)
         with m.State("SEGMENT"):
             m.d.sync += [distance.eq(1), pair.eq(0), second.eq(0), writing.eq(0), drained.eq(0)]
@@ -305,7 +313,7 @@ class QueryUnit(wiring.Component):
                 with m.If(drained):
                     self._next_segment(m, segment, rotated)
             with m.Else():
-                m.d.sync += difference.eq(first - read.data)
+                m.d.sync += difference.eq(less)
             with m.If(writing & final_before):
                 self._see(m, seen[segment], result)
         if KvTransform.RFFT in self.config.transforms:
@@ -322,7 +330,7 @@ class QueryUnit(wiring.Component):
                 with m.If(rfft.write & rfft.final):
                     self._see(m, seen[segment], rfft.write_data)
                 with m.If(rfft.done):
-                    self._next_segment(m, segment, C(0, 1))
+                    self._next_segment(m, segment)
 
     @staticmethod
     def _see(m, seen, value):
@@ -331,11 +339,13 @@ class QueryUnit(wiring.Component):
         m.d.sync += seen.eq(seen | magnitude[:-1])
 
     @staticmethod
-    def _next_segment(m, segment, rotated):
-        """Where a stage of sums, or a transform, ends."""
-        with m.If(rotated):
-            m.next = "ROTATE"
-        with m.Else():
+    def _next_segment(m, segment, rotated=None):
+        """Where a stage of sums, or a transform, ends; ``rotated``, in builds with `rfft`: there is more to it."""
+        following = nullcontext() if rotated is None else m.Else()
+        if rotated is not None:
+            with m.If(rotated):
+                m.next = "ROTATE"
+        with following:
             m.d.sync += segment.eq(1)
             m.next = "SEGMENT"
             with m.If(segment):

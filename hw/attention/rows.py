@@ -5,15 +5,18 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.layouts import Beat
-from hw.spec.attention import BUS_BYTES, LANES
+from hw.spec.attention import BUS_BYTES, LANES, SCALE_BYTES
 
-__all__ = ["ByteWindow", "two_bit_codes"]
+__all__ = ["WINDOW_BYTES", "ByteWindow", "two_bit_codes"]
+
+WINDOW_BYTES = BUS_BYTES + SCALE_BYTES
 
 
 class ByteWindow(wiring.Component):
-    """The next 16 bytes of a packet's rows, from any byte on.
+    """The next 20 bytes of a packet's rows, from any byte on: a plane of 64 codes and an exact token's scales.
 
-    One beat is held, the next is at the input. Throughput: a beat per cycle.
+    One beat is held, the next is at the input. Throughput: a beat per cycle. Steps of more than 18 bytes begin at a
+    multiple of 4, so that no step needs a third beat.
 
     Members
     -------
@@ -21,13 +24,13 @@ class ByteWindow(wiring.Component):
         Rows of one packet after another.
     window : Out
     bytes : In
-        Bytes of this step, 1..16.
+        Bytes of this step, 1..20.
     there, short : Out
         They are all here; they never will be, the packet ends before.
     ends : Out
         With ``there``: they end in the packet's last beat.
-    take : In
-        Move on by ``bytes``; with ``stay`` not beyond the beat in which they end.
+    take, stay, refill : In
+        Move on by ``bytes``; with ``stay`` not beyond the beat in which they end. With ``refill`` a used up beat goes.
     skip : In
         Drop the held beat.
     held, held_last : Out
@@ -41,13 +44,14 @@ class ByteWindow(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(Beat(width))),
-                "window": Out(width),
-                "bytes": In(range(BUS_BYTES + 1)),
+                "window": Out(8 * WINDOW_BYTES),
+                "bytes": In(range(WINDOW_BYTES + 1)),
                 "there": Out(1),
                 "short": Out(1),
                 "ends": Out(1),
                 "take": In(1),
                 "stay": In(1),
+                "refill": In(1),
                 "skip": In(1),
                 "held": Out(1),
                 "held_last": Out(1),
@@ -65,16 +69,16 @@ class ByteWindow(wiring.Component):
         pair = Cat(held, beat.data)
         shifted = pair
         for k in reversed(range(4)):  # the longest shift first: fewer bits are left for the others
-            narrower = Signal(8 * (BUS_BYTES + (1 << k) - 1), name=f"shifted{k}")
+            narrower = Signal(8 * (WINDOW_BYTES + (1 << k) - 1), name=f"shifted{k}")
             m.d.comb += narrower.eq(Mux(position[k], shifted >> (8 << k), shifted))
             shifted = narrower
         end = Signal(range(2 * BUS_BYTES + 1))
-        beyond = Signal()
+        beyond, used_up = Signal(), position[-1]
         m.d.comb += [
             self.window.eq(shifted),
             end.eq(position + self.bytes),
             beyond.eq(end > BUS_BYTES),
-            self.there.eq(self.held & (~beyond | (self.i.valid & ~self.held_last))),
+            self.there.eq(self.held & ~used_up & (~beyond | (self.i.valid & ~self.held_last))),
             self.short.eq(self.held & self.held_last & beyond),
             self.ends.eq(Mux(beyond, beat.last, self.held_last)),
         ]
@@ -87,6 +91,9 @@ class ByteWindow(wiring.Component):
             with m.If(beyond | ((end == BUS_BYTES) & ~self.stay & ~self.held_last)):
                 m.d.comb += advance.eq(1)
                 m.d.sync += position.eq(end - BUS_BYTES)
+        with m.Elif(self.refill & used_up & self.held & ~self.held_last):
+            m.d.comb += advance.eq(1)
+            m.d.sync += position.eq(0)
         with m.Elif(self.start):
             m.d.sync += position.eq(Mux(self.half, BUS_BYTES // 2, 0))
         with m.If(advance | ~self.held):

@@ -6,7 +6,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.dot import DotArray
-from hw.attention.fold import PAIRS_PER_WORD, FoldUnit
+from hw.attention.fold import FoldUnit
 from hw.attention.layouts import Job, Layout, PacketBeat, QueryElement, Score
 from hw.attention.packets import PacketFront
 from hw.attention.query import QueryUnit
@@ -14,7 +14,7 @@ from hw.attention.rows import ByteWindow, two_bit_codes
 from hw.attention.score_out import ScoreOut, ScoreTag
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS
-from hw.spec.attention import PLANES, AttentionConfig, AttentionError
+from hw.spec.attention import PLANES, SCALE_BYTES, AttentionConfig, AttentionError
 from hw.spec.kv_config import KvError
 
 __all__ = ["ScoreCore"]
@@ -22,7 +22,8 @@ __all__ = ["ScoreCore"]
 ROWS_DEPTH = 64
 """Beats of rows that wait while the next block's scales are folded: its about 90 cycles of rows."""
 WORDS_DEPTH = 16
-SETTLE = 6
+SETTLE = 3
+"""Cycles from an exact token's last step until its number may be replaced by another."""
 
 
 def queue(m, name, source, sink, depth):
@@ -44,13 +45,13 @@ class ScoreCore(wiring.Component):
 
     ```
     layout, query -> QueryUnit --+
-    i -> PacketFront -+- entries, words -> FoldUnit -> pairs --+
+    i -> PacketFront -+- entries, words -> FoldUnit -> tables -+
                       +- rows --[queue]-> ByteWindow -> codes -> DotArray -> ScoreOut -> o
     ```
 
-    A packed row of up to 64 channels takes a cycle, an exact one five (four digit planes and its scale); from 72
-    channels on twice as many. Between packets pass 7 cycles (11 in builds for 128 channels), if the next one's prefix
-    has come 90 cycles before: the fold works while the rows before are multiplied.
+    A packed row of up to 64 channels takes a cycle, an exact one four, a digit plane each (and every fourth token one
+    more: four slots of 64 channels are 17 beats); from 72 channels on twice as many. Between packets pass 2 cycles (3
+    after exact tokens), if the next one's prefix came 90 cycles before: the fold works while rows are multiplied.
 
     K1 and K2S, with ``wht`` or without, and K2 in builds with minima; other formats are refused with FORMAT.
 
@@ -105,6 +106,7 @@ class ScoreCore(wiring.Component):
         queue(m, "entries", front.entries, fold.entries, 3)
         queue(m, "words", front.words, fold.words, WORDS_DEPTH)
         queue(m, "rows", front.rows, window.i, ROWS_DEPTH)
+        now = Signal(Job(config))
         m.d.comb += [
             fold.there.eq(query.there),
             query.release.eq(fold.release),
@@ -115,11 +117,12 @@ class ScoreCore(wiring.Component):
             fold.exponent.eq(query.exponent),
             fold.poison.eq(query.poison),
             fold.layout.eq(query.current),
-            array.pairs.eq(fold.pairs),
+            array.write.eq(fold.write),
+            array.write_valid.eq(fold.write_valid),
+            array.set.eq(now.set),
             out.i.eq(array.o),
             self.busy.eq(array.step),
         ]
-        now = Signal(Job(config))
         self._rows(m, fold, window, array, out, log, now)
         m.d.comb += [
             out.unit.eq(now.unit),
@@ -134,12 +137,9 @@ class ScoreCore(wiring.Component):
         return m
 
     def _rows(self, m, fold, window, array, out, log, now):
-        """Plays packets: pairs into the array, then rows step by step."""
+        """Plays packets, step by step."""
         rows = now.rows
-        word, loading = Signal.like(fold.word), Signal()
-        last_word = self.config.channels // (2 * PAIRS_PER_WORD) - 1
-        row, step, plane = Signal(7), Signal(), Signal(range(PLANES + 1))
-        at_scale = plane == PLANES
+        row, step, plane = Signal(7), Signal(), Signal(range(PLANES))
 
         # Groups of this step and how many of them have 2-bit codes.
         groups, doubles, steps_end = Signal(4), Signal(4), Signal(init=1)
@@ -153,19 +153,24 @@ class ScoreCore(wiring.Component):
         else:
             m.d.comb += [groups.eq(rows.groups), doubles.eq(rows.groups0)]
         codes = two_bit_codes(m, window.window, doubles)
+        at_scale = Signal()
+        scales = Signal(8 * SCALE_BYTES)
+        m.d.comb += [
+            at_scale.eq(rows.exact & steps_end & (plane == PLANES - 1)),
+            scales.eq(window.window.bit_select(groups << 4, len(scales))),
+        ]
         tag = Signal(ScoreTag)
         emit = Signal()
         m.d.comb += [
-            window.bytes.eq(Mux(at_scale, Mux(rows.groups[0], 8, 16), groups + doubles)),
+            # A slot of 8 channels is filled up to a beat.
+            window.bytes.eq(groups + doubles + Mux(at_scale, Mux(rows.groups == 1, 2 * SCALE_BYTES, SCALE_BYTES), 0)),
             window.half.eq(fold.job.payload.rows.odd),
             array.half.eq(step),
             array.codes.eq(codes),
-            array.word.eq(word),
-            array.load.eq(loading),
             tag.exact.eq(rows.exact),
             tag.final.eq(rows.final & tag.last),
-            tag.scale.eq(window.window[:16]),
-            tag.value_scale.eq(Mux(rows.exact, window.window[16:32], 0)),
+            tag.scale.eq(scales[:16]),
+            tag.value_scale.eq(Mux(rows.exact, scales[16:], 0)),
         ]
         delayed, sending = tag, emit
         for k in range(array.latency):
@@ -175,9 +180,10 @@ class ScoreCore(wiring.Component):
         m.d.comb += [out.tag.eq(delayed), out.valid.eq(sending), out.sent.eq(emit)]
 
         # A marked score must not overtake an exact one that is being multiplied.
-        rest = Signal(range(SETTLE + 1))
+        settle = SETTLE + self.config.minima
+        rest = Signal(range(settle + 1))
         with m.If(emit & rows.exact):
-            m.d.sync += rest.eq(SETTLE)
+            m.d.sync += rest.eq(settle)
         with m.Elif(rest != 0):
             m.d.sync += rest.eq(rest - 1)
         may_mark = Signal()
@@ -195,24 +201,18 @@ class ScoreCore(wiring.Component):
         job = fold.job.payload
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [row.eq(0), step.eq(0), plane.eq(0), word.eq(0)]
-                with m.If(fold.job.valid):
+                m.d.sync += [row.eq(0), step.eq(0), plane.eq(0)]
+                # What follows an exact score must not take the place of the number that it is made of.
+                with m.If(fold.job.valid & (rest <= (0 if self.config.minima else 1))):
                     m.d.sync += now.eq(job)
-                    m.d.comb += window.start.eq(1)
+                    m.d.comb += [window.start.eq(1), fold.job.ready.eq(1)]
+                    m.next = "CONSTANT" if self.config.minima else "ROWS"
                     with m.If(job.rows.error != 0):
-                        m.d.comb += fold.job.ready.eq(1)
                         m.next = "BAD"
-                    with m.Else():
-                        m.d.comb += fold.word.eq(0)
-                        m.next = "LOAD"
-            with m.State("LOAD"):
-                m.d.comb += [loading.eq(1), fold.word.eq(word + 1)]
-                m.d.sync += word.eq(word + 1)
-                with m.If(word == last_word):
-                    m.d.comb += fold.job.ready.eq(1)
+            if self.config.minima:
+                with m.State("CONSTANT"):
+                    m.d.comb += out.constant_valid.eq(1)
                     m.next = "ROWS"
-                    if self.config.minima:
-                        m.d.comb += out.constant_valid.eq(1)
             with m.State("ROWS"):
                 end_of_row = Mux(rows.exact, at_scale, steps_end)
                 final = Signal()
@@ -222,7 +222,8 @@ class ScoreCore(wiring.Component):
                     go.eq(window.there & out.room),
                     window.take.eq(go),
                     window.stay.eq(final),
-                    array.step.eq(go & ~at_scale),
+                    window.refill.eq(1),
+                    array.step.eq(go),
                     array.keep.eq(step != 0),
                     array.shift.eq((step == 0) & (plane != 0)),
                     tag.last.eq(final),
@@ -230,9 +231,9 @@ class ScoreCore(wiring.Component):
                     emit.eq(go & end_of_row),
                 ]
                 with m.If(go):
-                    m.d.sync += step.eq(Mux(at_scale, 0, ~steps_end))
-                    with m.If(rows.exact & (steps_end | at_scale)):
-                        m.d.sync += plane.eq(Mux(at_scale, 0, plane + 1))
+                    m.d.sync += step.eq(~steps_end)
+                    with m.If(rows.exact & steps_end):
+                        m.d.sync += plane.eq(plane + 1)
                     with m.If(end_of_row):
                         m.d.sync += row.eq(row + 1)
                     with m.If(final):

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import booth_row, prefix_sum
 from hw.attention.float32 import SignedToFp32
 from hw.attention.layouts import UNIT_BITS, Score
 from hw.fp32 import FP32, Fp32Adder
@@ -17,8 +18,8 @@ __all__ = ["QUEUE", "ScoreOut", "ScoreTag"]
 QUEUE = 16
 """Scores that may be under way or wait for the consumer."""
 SCALE_BITS = 11
-DIGIT_BITS = 3
-DIGITS = 4
+DIGIT_BITS = 4
+DIGITS = 3
 
 
 class ScoreTag(data.Struct):
@@ -36,7 +37,7 @@ class ScoreOut(wiring.Component):
     """Equations S4 and S5 of docs/attention.md: sums resolved, times their scale in exact rows, rounded once to FP32;
     K2's constant added.
 
-    A score per cycle from packed rows; exact ones are multiplied by 3 bits of their scale per cycle and must be 5
+    A score per cycle from packed rows; exact ones are multiplied by 4 bits of their scale per cycle and must be 4
     cycles apart. The caller sends a score only while ``room``.
 
     Members
@@ -87,7 +88,7 @@ class ScoreOut(wiring.Component):
         m.d.comb += offset.eq(self.offset)
         rows = compress(m, self.i.total, self.i.carry, offset.as_unsigned(), width, "resolve")
         total = Signal(signed(width))
-        m.d.comb += total.eq(rows[0] + rows[1])
+        m.d.comb += total.eq(prefix_sum(m, *rows, width, "resolved"))
         number, about, valid = Signal(signed(width), reset_less=True), Signal(ScoreTag, reset_less=True), Signal()
         unit = Signal(signed(UNIT_BITS), reset_less=True)
         exponent = tag.scale[10:15]
@@ -103,19 +104,31 @@ class ScoreOut(wiring.Component):
             with m.If(self.constant_valid):
                 m.d.sync += [number.eq(self.constant), unit.eq(self.constant_unit), about.exact.eq(0)]
 
-        # Exact rows: four digits of the scale, the highest first.
+        # Exact rows: three digits of the scale, the highest first, each of two Booth digits.
         digit = Signal(range(DIGITS + 1))
         busy = digit != 0
         product = Signal(signed(product_bits + 1), reset_less=True)
         significand = Cat(about.scale[:10], about.scale[10:15].any(), C(0, 1))
-        bits = Signal(DIGIT_BITS)
-        m.d.comb += bits.eq(significand.word_select((digit - 1)[:2], DIGIT_BITS))
-        more = Signal(signed(width + DIGIT_BITS))
-        m.d.comb += more.eq(Mux(bits[0], number, 0) + Mux(bits[1], number << 1, 0) + Mux(bits[2], number << 2, 0))
+        bits = Signal(DIGIT_BITS + 1)
+        with m.Switch(digit):
+            for k in range(DIGITS):
+                with m.Case(k + 1):
+                    m.d.comb += bits.eq(Cat(C(0, 1), significand)[DIGIT_BITS * k : DIGIT_BITS * k + DIGIT_BITS + 1])
+            with m.Default():
+                pass
+        wide, rows, negatives = product_bits + 1, [(product << DIGIT_BITS).as_unsigned()[: product_bits + 1]], []
+        for k in range(DIGIT_BITS // 2):
+            multiple, negative = booth_row(Cat(number, number[-1]), bits[2 * k : 2 * k + 3])
+            row = Signal(wide, name=f"multiple{k}")
+            m.d.comb += row.eq(Cat(C(0, 2 * k), multiple[:-1], multiple[-2].replicate(wide)) ^ negative.replicate(wide))
+            rows.append(row)
+            negatives.append(negative)
+        rows = [row[:wide] for row in compress(m, *rows, wide, "product", negatives[0])]
+        more = prefix_sum(m, *rows, wide, "more", negatives[1])
         with m.If(self.valid & exact):
             m.d.sync += [digit.eq(DIGITS), product.eq(0)]
         with m.Elif(busy):
-            m.d.sync += [digit.eq(digit - 1), product.eq((product << DIGIT_BITS) + more)]
+            m.d.sync += [digit.eq(digit - 1), product.eq(more)]
         done = Signal()
         m.d.sync += done.eq(digit == 1)
 

@@ -1,6 +1,6 @@
 """P.V straight from packed value codes: a list of blocks and runs of exact tokens against their probabilities."""
 
-from amaranth import Module, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -21,6 +21,8 @@ __all__ = ["ValueCore"]
 
 OTHER_WORDS = 16
 """Words of a block besides its channels': mask and bitmap, and some of the next block's."""
+ROWS_DEPTH = 16
+"""Beats of rows that wait: as many as come while the next block's prefix is taken apart would have."""
 FROM_ROWS = ("codes", "step", "row_last", "last", "exact", "valid", "abort")
 """What the sums take from the rows by name."""
 
@@ -30,14 +32,13 @@ class ValueCore(wiring.Component):
 
     ```
     weights -> WeightAligner ---- y ----+
-    i -> PacketFront -+- rows --> ValueRows -> ChannelSums (two sets) -> ValueOut -> o
-                      +- entries, words -[queues]-> MetadataReader -- records --^
+    i -> PacketFront -+- rows, entries -[queues]-> ValueRows -> ChannelSums (two sets) -> ValueOut -> o
+                      +- entries, words -[queues]-> MetadataReader ---------- records -------^
     ```
 
     A group's weights are aligned once; a packed row of up to 64 channels takes a cycle, an exact one five (four digit
     planes and its scale); from 72 channels on twice as many. A group's sums are scaled, a channel per cycle, while the
-    next group's rows are added; so are a list's elements sent. Between two V158 blocks pass about 10 cycles, in which
-    the second one's words go by.
+    next group's rows are added; so are a list's elements sent. Between two blocks pass 3 cycles.
 
     Parameters
     ----------
@@ -87,33 +88,48 @@ class ValueCore(wiring.Component):
         m.submodules.log = log = ErrorLog()
         wiring.connect(m, wiring.flipped(self.i), front.i)
         wiring.connect(m, wiring.flipped(self.weights), aligner.i)
-        wiring.connect(m, front.rows, rows.rows)
         wiring.connect(m, rows.jobs, out.jobs)
         wiring.connect(m, out.o, wiring.flipped(self.o))
 
         # Words wait until their block's sums are complete: a whole block's must fit.
         words = SyncFIFOBuffered(width=len(Value.cast(front.words.payload)), depth=config.channels // 2 + OTHER_WORDS)
-        entries = SyncFIFOBuffered(width=len(Value.cast(reader.blocks.payload)), depth=3)
-        m.submodules.words, m.submodules.entries = words, entries
+        blocks = SyncFIFOBuffered(width=len(Value.cast(reader.blocks.payload)), depth=3)
+        entries = SyncFIFOBuffered(width=len(Value.cast(front.entries.payload)), depth=3)
+        # Beats, and in a place of their own the ends of packets that have no rows.
+        beats = SyncFIFOBuffered(width=len(Value.cast(front.rows.payload)) + 1, depth=ROWS_DEPTH)
+        m.submodules.words, m.submodules.blocks, m.submodules.entries = words, blocks, entries
+        m.submodules.beats = beats
         entry = front.entries.payload
         block = Value.cast(entry)[: BlockEntry.as_shape().size]
+        cut, missing = Signal(), Signal()
         m.d.comb += [
+            cut.eq(front.words.valid & front.words.payload.cut),
+            missing.eq(beats.r_rdy & beats.r_data[-1]),
             words.w_data.eq(front.words.payload),
-            words.w_en.eq(front.words.valid),
-            front.words.ready.eq(words.w_rdy),
+            words.w_en.eq(front.words.valid & (~cut | beats.w_rdy)),
+            front.words.ready.eq(words.w_rdy & (~cut | beats.w_rdy)),
+            beats.w_data.eq(Cat(front.rows.payload, cut)),
+            beats.w_en.eq(front.rows.valid | (cut & words.w_rdy)),
+            front.rows.ready.eq(beats.w_rdy),
+            rows.rows.payload.eq(beats.r_data[:-1]),
+            rows.rows.valid.eq(beats.r_rdy & ~missing),
+            rows.cut.eq(missing),
+            beats.r_en.eq(Mux(missing, rows.cut_taken, rows.rows.ready)),
             reader.words.payload.eq(words.r_data),
             reader.words.valid.eq(words.r_rdy),
             words.r_en.eq(reader.words.ready),
             # Blocks that have words go to the reader too.
-            rows.entries.payload.eq(entry),
-            rows.entries.valid.eq(front.entries.valid & entries.w_rdy),
-            front.entries.ready.eq(rows.entries.ready & entries.w_rdy),
-            entries.w_data.eq(block),
-            entries.w_en.eq(front.entries.valid & rows.entries.ready & ~entry.exact & (entry.error == 0)),
-            reader.blocks.payload.eq(entries.r_data),
-            reader.blocks.valid.eq(entries.r_rdy),
-            entries.r_en.eq(reader.blocks.ready),
-            rows.cut.eq(front.words.valid & front.words.ready & front.words.payload.cut),
+            entries.w_data.eq(entry),
+            entries.w_en.eq(front.entries.valid & blocks.w_rdy),
+            front.entries.ready.eq(entries.w_rdy & blocks.w_rdy),
+            rows.entries.payload.eq(entries.r_data),
+            rows.entries.valid.eq(entries.r_rdy),
+            entries.r_en.eq(rows.entries.ready),
+            blocks.w_data.eq(block),
+            blocks.w_en.eq(front.entries.valid & entries.w_rdy & ~entry.exact & (entry.error == 0)),
+            reader.blocks.payload.eq(blocks.r_data),
+            reader.blocks.valid.eq(blocks.r_rdy),
+            blocks.r_en.eq(reader.blocks.ready),
             rows.channels.eq(self.channels),
             out.channels.eq(self.channels),
         ]
@@ -127,7 +143,7 @@ class ValueCore(wiring.Component):
             aligner.next.eq(rows.next),
             aligner.release.eq(rows.release),
             sums.y.eq(aligner.y),
-            sums.groups.eq(self.channels[1:]),
+            sums.groups.eq(self.channels),
             *(getattr(sums, name).eq(getattr(rows, name)) for name in FROM_ROWS),
             rows.ready.eq(sums.ready),
             rows.total.eq(sums.total),

@@ -4,6 +4,7 @@ from amaranth import Array, C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import booth_product
 from hw.attention.channels import SUM_LANES
 from hw.attention.float32 import SignedToFp32
 from hw.attention.layouts import UNIT_BITS
@@ -112,7 +113,9 @@ class ValueOut(wiring.Component):
                 with m.If(self.jobs.valid):
                     m.d.sync += marked.eq(marked | job.marked)
                     m.d.comb += self.grant.eq(job.words)
-                    m.next = "BEGIN"
+                    m.next = "SUMS"
+            with m.State("SUMS"):
+                m.next = "BEGIN"
             with m.State("BEGIN"):
                 # By now the first channels' sums are written; the others are before they are read.
                 m.next = "EXACT"
@@ -184,7 +187,7 @@ class ValueOut(wiring.Component):
         field = minimum[10:15]
         g, e = Signal(SCALE_BITS), Signal(5)
         with m.If(job.exact):
-            m.d.comb += [g.eq(1), e.eq(25)]
+            m.d.comb += e.eq(25)
         with m.Elif(is_second):
             m.d.comb += [g.eq(Cat(minimum[:10], field.any())), e.eq(field)]
         with m.Else():
@@ -209,9 +212,13 @@ class ValueOut(wiring.Component):
         magnitude = register((number[:-1] ^ negated.replicate(bits)) + negated, "magnitude", bits)
         g, unit, negated = register(g, "g"), register(unit, "unit", signed(UNIT_BITS)), register(negated, "negated")
 
-        # Cycle 3: the product, without its sign.
-        product = register(magnitude * g, "product", bits + SCALE_BITS)
-        m.submodules.convert = convert = SignedToFp32(bits + 1 + SCALE_BITS)
+        # Cycle 3: the product, without its sign. Sums of 2-bit codes are shorter than those of exact tokens.
+        short = self.total_bits + 2
+        width = max(bits, short + SCALE_BITS)
+        product = register(
+            Mux(job.exact, magnitude, booth_product(m, magnitude[:short], g, "scaled")), "product", width
+        )
+        m.submodules.convert = convert = SignedToFp32(width + 1)
         m.d.comb += [
             convert.i.eq(Cat(product, C(0, 1)).as_signed()),
             convert.unit.eq(register(unit, "product_unit", signed(UNIT_BITS))),

@@ -9,7 +9,7 @@ from hw.attention.rows import ByteWindow
 from hw.attention.value_codes import ValueCodes
 from hw.attention.weights import WEIGHT_EXPONENT_BITS
 from hw.kv.layouts import ERROR_BITS, Beat
-from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig, AttentionError
+from hw.spec.attention import BUS_BYTES, LANES, PLANES, SCALE_BYTES, AttentionConfig, AttentionError
 from hw.spec.kv_config import KvError
 from hw.spec.kv_formats import KvFormat
 
@@ -43,16 +43,16 @@ class ValueRows(wiring.Component):
 
     A packed block is a group; a run of exact tokens is one or more, as the weights say. Where rows and weights
     disagree, or a packet is bad in a way that loses count, the rest of the list is dropped, packets and weights up to
-    ``final`` of either. A step takes a cycle, an exact token's scale another; between two blocks pass 3 cycles and
-    those of the words.
+    ``final`` of either. A step takes a cycle, every fourth exact token of 17 beats one more; between two
+    blocks pass 3 cycles.
 
     Members
     -------
     channels : In
         Head dim / 8 - 1; static.
     entries : stream of PacketEntry, In
-    cut : In
-        The packet's words end it: it has no rows.
+    cut, cut_taken : In, Out
+        In place of a packet's rows: its words end it, it has none.
     rows : stream of Beat(128), In
     there, weights_last, weights_exact, weights_final, weights_bad, exponent, next, release
         Of :class:`hw.attention.weights.WeightAligner`.
@@ -69,6 +69,7 @@ class ValueRows(wiring.Component):
                 "channels": In(4),
                 "entries": In(stream.Signature(PacketEntry)),
                 "cut": In(1),
+                "cut_taken": Out(1),
                 "rows": In(stream.Signature(Beat(8 * BUS_BYTES))),
                 "there": In(1),
                 "weights_last": In(1),
@@ -105,18 +106,19 @@ class ValueRows(wiring.Component):
         # The packet in work.
         ternary, exact, final, words, odd = (Signal(name=n) for n in ("ternary", "exact", "final", "words", "odd"))
         rows, row = Signal(7), Signal(7)
-        step, plane = Signal(), Signal(range(PLANES + 1))
+        step, plane = Signal(), Signal(range(PLANES))
         marked, broken, ended = Signal(), Signal(), Signal()
-        at_scale = plane == PLANES
 
         upper = self.channels[3]
-        steps_end = step | ~upper | at_scale if self.config.steps == 2 else C(1, 1)
+        steps_end = step | ~upper if self.config.steps == 2 else C(1, 1)
+        at_scale = Signal()  # the exact row's last step, which takes its scale along
         m.d.comb += [
             select.window.eq(window.window),
             select.ternary.eq(ternary),
             select.groups.eq(Mux(steps_end, self.channels[:3], LANES // 8 - 1)),
-            # A slot ends with its scale and padding: 16 bytes, or 8 where those complete a beat.
-            window.bytes.eq(Mux(at_scale, Mux(self.channels[0], 16, 8), select.bytes)),
+            at_scale.eq(exact & steps_end & (plane == PLANES - 1)),
+            # A slot of 8 channels is filled up to a beat.
+            window.bytes.eq(select.bytes + Mux(at_scale, Mux(self.channels == 0, 2 * SCALE_BYTES, SCALE_BYTES), 0)),
             window.half.eq(odd),
             self.codes.eq(select.codes),
             self.step.eq(step),
@@ -140,12 +142,12 @@ class ValueRows(wiring.Component):
         with m.If(self.jobs.valid & self.jobs.ready):
             m.d.sync += pending.eq(0)
 
-        def hand_over(end):
+        def hand_over(end, sums):
             m.d.sync += [
                 pending.eq(1),
                 job.total.eq(self.total),
                 job.exponent.eq(self.exponent),
-                job.set.eq(~self.set),
+                job.set.eq(sums),
                 job.words.eq(words),
                 job.ternary.eq(ternary),
                 job.exact.eq(exact),
@@ -193,6 +195,7 @@ class ValueRows(wiring.Component):
                 m.d.comb += window.start.eq(1)
                 with m.If(self.cut):
                     # The metadata reader reports it.
+                    m.d.comb += self.cut_taken.eq(1)
                     m.d.sync += [broken.eq(1), marked.eq(1)]
                     m.next = "LOST"
                 with m.Elif(window.held):
@@ -217,17 +220,18 @@ class ValueRows(wiring.Component):
                 go, free = Signal(), Signal()
                 m.d.comb += [
                     # A run's group is handed over with its last row, a block's once its end is seen.
-                    free.eq(Mux(at_scale, ~group_end | ~pending, self.ready)),
+                    free.eq(self.ready & ~(at_scale & group_end & pending)),
                     go.eq(window.there & self.there & free & ~wrong),
                     window.take.eq(go),
+                    window.refill.eq(1),
                     select.take.eq(go),
-                    self.valid.eq(window.there & self.there & ~at_scale & ~wrong),
+                    self.valid.eq(window.there & self.there & ~wrong & ~(at_scale & group_end & pending)),
                     self.next.eq(go & row_end),
                 ]
                 with m.If(go):
                     m.d.sync += step.eq(~steps_end)
                     with m.If(exact & steps_end):
-                        m.d.sync += plane.eq(Mux(at_scale, 0, plane + 1))
+                        m.d.sync += plane.eq(plane + 1)
                     with m.If(row_end):
                         m.d.sync += row.eq(row + 1)
                     with m.If(select.invalid):
@@ -238,7 +242,7 @@ class ValueRows(wiring.Component):
                         m.next = "END"
                     with m.If(at_scale):
                         with m.If(group_end):
-                            hand_over(window.ends)
+                            hand_over(window.ends, self.set)
                         with m.If(window.ends):
                             m.d.sync += ended.eq(1)
                             m.next = "END"
@@ -252,7 +256,7 @@ class ValueRows(wiring.Component):
                     m.d.comb += window.skip.eq(1)
                     with m.If(window.held_last):
                         with m.If(~ended):
-                            hand_over(1)
+                            hand_over(1, ~self.set)
                         m.next = "ENTRY"
                     with m.Else():
                         give_up(KvError.LONG, "DRAIN")
@@ -268,7 +272,7 @@ class ValueRows(wiring.Component):
                     m.next = "DROPPED"
             with m.State("DROPPED"):
                 with m.If(~pending):
-                    hand_over(1)
+                    hand_over(1, ~self.set)
                     m.d.sync += broken.eq(~final)
                     m.next = "ENTRY"
         return m

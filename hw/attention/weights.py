@@ -4,7 +4,9 @@ from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import prefix_sum
 from hw.attention.layouts import Weight
+from hw.prealigned.compressor import compress
 from hw.spec.attention import GROUP_ROWS, AttentionConfig
 
 __all__ = ["WEIGHT_EXPONENT_BITS", "WeightAligner"]
@@ -12,15 +14,15 @@ __all__ = ["WEIGHT_EXPONENT_BITS", "WeightAligner"]
 SIGNIFICAND_BITS = 11
 WEIGHT_EXPONENT_BITS = 7
 """Bits of l and L: at most 30 + 30 + 12."""
-DIGIT_BITS = 3
+DIGIT_BITS = 4
 """Bits of the scale that an exact row's product takes in per cycle."""
 
 
 class WeightAligner(wiring.Component):
     """Stores groups of weights as they come, finds each group's largest exponent, then gives them aligned, one by one.
 
-    Two groups: one comes in while the other is read. A packed row's weight takes a cycle to come in, an exact one's 5:
-    its significand is multiplied with the scale's, 3 bits per cycle.
+    Two groups: one comes in while the other is read. A packed row's weight takes a cycle to come in, an exact one's 4:
+    its significand is multiplied with the scale's, 4 bits per cycle.
 
     Parameters
     ----------
@@ -136,10 +138,12 @@ class WeightAligner(wiring.Component):
         high, low = Signal(SIGNIFICAND_BITS, reset_less=True), Signal(width, reset_less=True)
         rest = Signal(width)
         partial = Signal(SIGNIFICAND_BITS + DIGIT_BITS)
-        m.d.comb += [
-            rest.eq(Mux(step == 0, g, low)),
-            partial.eq(Mux(step == 0, 0, high) + sum(Mux(rest[k], p << k, 0) for k in range(DIGIT_BITS))),
-        ]
+        wide = len(partial)
+        rows = [Mux(step == 0, 0, high), *(Mux(rest[k], p << k, 0) for k in range(DIGIT_BITS))]
+        rows = [Cat(row, C(0, wide))[:wide] for row in rows]
+        while len(rows) > 2:
+            rows = [*(r[:wide] for r in compress(m, *rows[:3], wide, f"product{len(rows)}")), *rows[3:]]
+        m.d.comb += [rest.eq(Mux(step == 0, g, low)), partial.eq(prefix_sum(m, *rows, wide, "partial_sum"))]
         finished = step == steps
         with m.If(self.i.valid & weight.exact & ~blocked):
             m.d.sync += step.eq(Mux(finished, 0, step + 1))

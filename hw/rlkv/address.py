@@ -1,11 +1,11 @@
 """From slots and blocks to byte addresses."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rlkv.layouts import CommandLayout, PoolsLayout, RunLayout
-from hw.spec.rlkv import CommandKind, RlkvConfig
+from hw.spec.rlkv import SLOT_UNIT, CommandKind, RlkvConfig
 
 __all__ = ["RunAddress"]
 
@@ -45,15 +45,18 @@ class RunAddress(wiring.Component):
         run = Signal(RunLayout(config), reset_less=True)
         waiting = Signal()  # a run is in `run`
         advance = Signal()
-        shift = (config.beat_bytes - 1).bit_length()
+        beat, unit = ((size - 1).bit_length() for size in (config.beat_bytes, SLOT_UNIT))
+        length = Signal(range(config.beat_bytes * (1 << len(self.o.payload.beats))))
         command = Signal(CommandLayout(config), reset_less=True)
         valid = Signal()
         is_block = run.kind == CommandKind.BLOCK
         done = run.kind == CommandKind.DONE
         base = Mux(is_block, self.pools.block_base, Mux(run.full, self.pools.full_base, self.pools.window_base))
-        offset = Signal(config.address_bits - shift)
+        offset = Signal(config.address_bits - unit)
+        units = (config.block_bytes // SLOT_UNIT, config.token_bytes // SLOT_UNIT)
         m.d.comb += [
-            offset.eq(Mux(is_block, run.index * config.block_beats, run.index * config.token_beats)),
+            offset.eq(Mux(is_block, run.index * units[0], run.index * units[1])),
+            length.eq(run.tokens * config.token_bytes + config.beat_bytes - 1),
             advance.eq(self.o.ready | ~valid),
             self.i.ready.eq(advance | ~waiting),
             self.o.valid.eq(valid),
@@ -64,8 +67,8 @@ class RunAddress(wiring.Component):
         with m.If(advance):
             m.d.sync += [
                 valid.eq(waiting),
-                command.address.eq(Mux(done, 0, (base[shift:] + offset) << shift)),
-                command.beats.eq(Mux(is_block, run.beats, Mux(done, 0, run.tokens * config.token_beats))),
+                command.address.eq(Mux(done, 0, (Cat(C(0, beat - unit), base[beat:]) + offset) << unit)),
+                command.beats.eq(Mux(is_block, run.beats, Mux(done, 0, length >> beat))),
             ]
             for name in command.shape().members:
                 if name not in ("address", "beats"):

@@ -96,7 +96,7 @@ class CommandLayout(data.StructLayout):
     """:class:`hw.spec.rlkv.RlkvCommand`; ``address`` in bytes."""
 
     def __init__(self, config: RlkvConfig):
-        longest = max(config.residual_slots, config.recent, config.sink) * config.token_beats
+        longest = config.run_beats(max(config.residual_slots, config.recent, config.sink))
         fields = _transfer(config)
         beats = bits_for(max(longest, config.block_beats))
         super().__init__(fields | {"address": config.address_bits, "beats": beats})

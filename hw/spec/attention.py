@@ -20,6 +20,7 @@ __all__ = [
     "PLANE_OFFSET",
     "QUERY_HEADER",
     "QUERY_WORD_BITS",
+    "SCALE_BYTES",
     "SCORE_USER",
     "TRANSFORMS",
     "AttentionConfig",
@@ -28,6 +29,8 @@ __all__ = [
 
 BUS_BYTES = 16
 """Bytes of a beat of packets: a row of 64 two-bit codes, or a digit plane of 64 INT8 codes."""
+SCALE_BYTES = 4
+"""At the end of an exact token's slot: its FP16 scale, in key slots its value's, else padding."""
 LANES = 64
 """Channels per step: one row of 64 channels per cycle, two steps per row at D = 128."""
 PLANES = 4
@@ -91,8 +94,8 @@ class AttentionConfig:
 
     channels: int = 64
     query_bits: int = 12
-    fold_bits: int = 10
-    weight_bits: int = 8
+    fold_bits: int = 12
+    weight_bits: int = 11
     minima: bool = False
     transforms: frozenset = frozenset({KvTransform.WHT})
 

@@ -12,6 +12,7 @@ from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = [
     "RLKV_PRESETS",
+    "SLOT_UNIT",
     "CommandKind",
     "KvPart",
     "RlkvCommand",
@@ -87,6 +88,10 @@ class RlkvError(IntEnum):
     """READ: a head's blocks do not reach its residual."""
 
 
+SLOT_UNIT = 4
+"""Slots start and end at multiples of this many bytes."""
+
+
 def _whole(name: str, value, low: int, high: int, step: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {value!r}")
@@ -104,12 +109,13 @@ def _choice(name: str, value, allowed: tuple) -> None:
 
 
 def exact_token_bytes(head_dim: int, kind: str = "int8", beat_bytes: int = 16) -> int:
-    """Bytes of one token's key or value outside blocks, padded to whole beats: ``"int8"`` (D codes, then their FP16
-    scale) or ``"fp16"``."""
+    """Bytes of one token's key or value outside blocks: ``"int8"`` (D codes, their FP16 scale, and two bytes for the
+    scale of the same token's value; to a multiple of 4, at least a beat) or ``"fp16"`` (whole beats)."""
     _whole("head_dim", head_dim, 1, 1024)
     _choice("kind", kind, ("int8", "fp16"))
-    size = head_dim + 2 if kind == "int8" else 2 * head_dim
-    return -(-size // beat_bytes) * beat_bytes
+    if kind == "int8":
+        return max(beat_bytes, -(-(head_dim + 4) // SLOT_UNIT) * SLOT_UNIT)
+    return -(-2 * head_dim // beat_bytes) * beat_bytes
 
 
 def default_block_bytes(head_dim: int, block_tokens: int = 128) -> int:
@@ -142,7 +148,7 @@ class RlkvConfig:
     block_tokens : int
         Tokens of a block: 32, 64 or 128. Blocks end at multiples of it.
     token_bytes : int
-        Key or value of one token outside blocks (:func:`exact_token_bytes`), whole beats.
+        Key or value of one token outside blocks (:func:`exact_token_bytes`), a multiple of 4.
     block_bytes : int
         Room for one block, key or value, in the block pool; whole beats.
     blocks : int
@@ -150,7 +156,7 @@ class RlkvConfig:
     context : int
         Longest sequence in tokens, up to 2**20.
     beat_bytes : int
-        Unit of addresses and lengths: 8, 16, 32 or 64.
+        Unit of lengths and of all addresses but slots': 8, 16, 32 or 64.
     address_bits : int
         Width of byte addresses, 16..64.
 
@@ -185,15 +191,19 @@ class RlkvConfig:
         _whole("recent", self.recent, 1, 4096)
         _whole("residual", self.residual, 0, 4096)
         _choice("beat_bytes", self.beat_bytes, (8, 16, 32, 64))
-        _whole("token_bytes", self.token_bytes, self.beat_bytes, 1 << 12, self.beat_bytes)
+        _whole("token_bytes", self.token_bytes, self.beat_bytes, 1 << 12, SLOT_UNIT)
         _whole("block_bytes", self.block_bytes, self.beat_bytes, 1 << 18, self.beat_bytes)
         _whole("blocks", self.blocks, 1, 1 << 20)
         _whole("context", self.context, 1, MAX_TOKENS)
         _whole("address_bits", self.address_bits, 16, 64)
 
-    @property
-    def token_beats(self) -> int:
-        return self.token_bytes // self.beat_bytes
+    def run_beats(self, tokens: int) -> int:
+        """Beats of a run of slots, the last one filled up."""
+        return -(-tokens * self.token_bytes // self.beat_bytes)
+
+    def whole_beats(self, size: int) -> int:
+        """Bytes up to the next multiple of a beat."""
+        return -(-size // self.beat_bytes) * self.beat_bytes
 
     @property
     def block_beats(self) -> int:
@@ -332,7 +342,7 @@ RLKV_PRESETS = {
     "smollm2-135m": RlkvConfig(layers=30, heads=3, group=3, blocks=1 << 13, context=1 << 13, address_bits=32, **_SMALL),
     "tiny": RlkvConfig(
         layers=3, heads=2, group=2, requests=2, sink=4, recent=8, residual=16, block_tokens=32,
-        token_bytes=80, block_bytes=1024, blocks=1 << 8, context=1 << 10, address_bits=20,
+        token_bytes=68, block_bytes=1024, blocks=1 << 8, context=1 << 10, address_bits=20,
     ),
 }  # fmt: skip
 

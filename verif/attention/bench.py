@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from golden.attention.scores import block_scores, exact_scores, prepare_query
-from golden.attention.slots import write_slots
+from golden.attention.slots import run_packet, write_slots
 from golden.kv.pack import pack_block
 from hw.attention.layouts import Layout, PacketBeat, QueryElement, Score
 from hw.spec.attention import BUS_BYTES, AttentionConfig
@@ -26,7 +26,7 @@ class Exact:
     value_scale: torch.Tensor | None = None
 
     def packet(self) -> bytes:
-        return write_slots(self.codes, self.scale, self.value_scale).tobytes()
+        return run_packet(write_slots(self.codes, self.scale, self.value_scale))
 
 
 @dataclass(frozen=True)

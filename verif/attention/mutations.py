@@ -8,7 +8,16 @@ MARKERS = "<!-- attention mutations: python -m verif.attention.mutations -->", "
 SCORES, VALUES, AXI = "attention/test_scores.py", "attention/test_value.py", "attention/test_axi.py"
 MUTATIONS = [
     Mutation("codes' signs swapped", "attention/dot.py", "negative.eq(~first)", "negative.eq(first)", SCORES),
-    Mutation("digit planes not shifted", "attention/dot.py", "Cat(C(0, 2), half)[:width]", "half", SCORES),
+    Mutation("digit planes not shifted", "attention/dot.py", "Cat(C(0, 2), held)[:width]", "held", SCORES),
+    Mutation("both sets of tables are one", "attention/fold.py", "which.eq(~which)", "which.eq(which)", SCORES),
+    Mutation("a used up beat stays", "attention/rows.py", "self.refill & used_up", "self.refill & self.skip", SCORES),
+    Mutation(
+        "planes of exact values worth the same",
+        "attention/channels.py",
+        "Mux(now.exact, upper << 4, upper)",
+        "upper",
+        VALUES,
+    ),
     Mutation("a bad scale is not marked", "attention/score_out.py", "about.marked | bad,", "about.marked,", SCORES),
     Mutation(
         "bad packets do not mark their list",

@@ -73,11 +73,11 @@ def spoil(rng, found: KeyList, number: int) -> KvError:
     kinds = ["short"] if exact else ["header", "format", "short", "long", "prefix", "layout"]
     kind = rng.choice(kinds)
     if kind == "short":
-        per_row = len(good) // len(item.scale) if exact else item.header.row_bits // 8
+        per_row = CONFIG.token_bytes(item.codes.shape[1]) if exact else item.header.row_bits // 8
         offset = 0 if exact else item.header.rows_offset
         kept = int(rng.integers(1, beats)) if beats > 1 else 1
-        while exact and kept * BUS_BYTES % per_row == 0:
-            kept += 1  # at the end of a slot the run would merely be shorter
+        while exact and kept * BUS_BYTES % per_row < BUS_BYTES:
+            kept += 1  # with a slot's last beat the run would merely be shorter
         if kept >= beats:
             return KvError.NONE
         rows = max(0, kept * BUS_BYTES - offset) // per_row

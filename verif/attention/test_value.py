@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from golden.attention.slots import write_slots
 from golden.kv.config import preset
 from golden.kv.pack import pack_block
 from golden.kv.packed import pack_cache
@@ -120,11 +121,11 @@ def spoil_run(rng, run, p, kind):
     good, tokens = run.packet(), len(p)
     last = np.isin(np.arange(tokens), np.cumsum(run.cuts) - 1)
     if kind == "short":
-        slot = len(good) // tokens
+        slot = write_slots(run.codes, run.scale).shape[1]
         kept = BUS_BYTES * int(rng.integers(1, len(good) // BUS_BYTES + 1))
         if kept == len(good):
             return None
-        return good[:kept], None, AttentionError.WEIGHT if kept % slot == 0 else KvError.SHORT
+        return good[:kept], None, AttentionError.WEIGHT if kept % slot < BUS_BYTES else KvError.SHORT
     if kind == "scale":
         scale = run.scale.clone()
         scale[int(rng.integers(tokens))] = float(rng.choice([-0.5, np.inf]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from golden.attention.slots import write_slots
+from golden.attention.slots import run_packet, write_slots
 from golden.attention.values import add_block, add_exact, align_weights, finish
 from golden.kv.block import Block
 from golden.kv.pack import pack_block
@@ -32,7 +32,7 @@ class Run:
         assert all(0 < rows <= GROUP_ROWS for rows in self.cuts)
 
     def packet(self) -> bytes:
-        return write_slots(self.codes, self.scale).tobytes()
+        return run_packet(write_slots(self.codes, self.scale))
 
 
 @dataclass(frozen=True)

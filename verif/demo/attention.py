@@ -105,7 +105,7 @@ def _prefill(kv: KV, plan: MemoryPlan, context: int) -> _Cache:
         exact[head] = tuple(_one(write_int8((x[0, head].double() - c)[None])) for x, c in ((k, centre), (v, 0.0)))
     pools = plan.pools(context + plan.config.block_tokens)
     end = max(base + size for base, size in pools.regions(plan.config).values())
-    cache = _Cache(AddressModel(plan.config, pools), bytearray(end), blocks, exact)
+    cache = _Cache(AddressModel(plan.config, pools), bytearray(end + plan.config.beat_bytes), blocks, exact)
     cache.run(op=RlkvOp.POLICY, mask=FULL, last=1)
     cache.run(op=RlkvOp.OPEN)
     cache.run(op=RlkvOp.EXTEND, count=context)

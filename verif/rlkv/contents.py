@@ -1,12 +1,12 @@
 """What lies in memory: follows the writes of a run of commands and checks every read against what attention needs."""
 
-from hw.spec.rlkv import CommandKind, KvPart, RlkvCommand, RlkvConfig, RlkvOp, RlkvOperation
+from hw.spec.rlkv import SLOT_UNIT, CommandKind, KvPart, RlkvCommand, RlkvConfig, RlkvOp, RlkvOperation
 
 __all__ = ["Contents"]
 
 
 class Contents:
-    """Memory as a map of beat address to whatever was written there; independent of every formula for an address.
+    """Memory as a map of the address of every four bytes to what was written there; independent of any address formula.
 
     `follow` takes the operations of a disciplined run and all of its commands, and raises AssertionError where a read
     would give attention anything but the tokens it has a right to: each once, in order, not overwritten by another.
@@ -37,18 +37,20 @@ class Contents:
         assert next(queue, None) is None
 
     def _contents(self, command: RlkvCommand) -> dict[int, tuple]:
-        """Beat address -> who owns it, which token (or block of tokens), which beat of it."""
+        """Address of four bytes -> who owns them, which token (or block of tokens), which of it."""
         owner = command.request, command.layer, command.head, KvPart(command.part)
         whole = command.kind == CommandKind.BLOCK
-        unit = command.beats if whole else self.config.token_beats
-        assert command.beats == (unit if whole else unit * command.tokens)
+        beats, beat_bytes = command.beats, self.config.beat_bytes
+        size = beats * beat_bytes if whole else command.tokens * self.config.token_bytes
+        assert beats * beat_bytes - beat_bytes < size <= beats * beat_bytes
+        of_one = (size if whole else self.config.token_bytes) // SLOT_UNIT
         return {
-            command.address + beat * self.config.beat_bytes: (
+            command.address + unit * SLOT_UNIT: (
                 *owner,
-                range(command.token, command.token + command.tokens) if whole else command.token + beat // unit,
-                beat % unit,
+                range(command.token, command.token + command.tokens) if whole else command.token + unit // of_one,
+                unit % of_one,
             )
-            for beat in range(command.beats)
+            for unit in range(size // SLOT_UNIT)
         }
 
     def _write(self, command: RlkvCommand) -> None:

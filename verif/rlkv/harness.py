@@ -29,8 +29,8 @@ def build_generator(config: RlkvConfig) -> Built:
 def tight_pools(config: RlkvConfig, *, full: int, window: int, blocks: int, top: bool = True) -> RlkvPools:
     """Pools back to back, ending at the top of the address space (or starting at its bottom)."""
     sizes = [
-        2 * full * config.full_slots * config.token_bytes,
-        2 * window * config.window_slots * config.token_bytes,
+        config.whole_beats(2 * full * config.full_slots * config.token_bytes),
+        config.whole_beats(2 * window * config.window_slots * config.token_bytes),
         blocks * config.block_bytes,
     ]
     base = (1 << config.address_bits) - sum(sizes) if top else 0

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.sim
 
 TINY = rlkv_preset("tiny")
 ODD = replace(
-    TINY, layers=5, heads=3, group=5, requests=3, sink=7, recent=13, residual=5, block_tokens=64, token_bytes=96,
+    TINY, layers=5, heads=3, group=5, requests=3, sink=7, recent=13, residual=5, block_tokens=64, token_bytes=100,
     block_bytes=1376, blocks=50, context=700, beat_bytes=32, address_bits=23,
 )  # fmt: skip
 LEAST = replace(

@@ -171,8 +171,9 @@ def test_presets():
         exact_token_bytes(64, "int4")
     for config in RLKV_PRESETS.values():
         assert config.lists == 2 * config.requests * config.layers * config.heads
-    # By hand: 64 + 2 bytes to five beats, 128 + 2 to nine; key 8 + 16 + 96 + 128 x 24, value 8 + 96 + 3277 bytes.
-    assert [exact_token_bytes(64), exact_token_bytes(128), exact_token_bytes(128, "fp16")] == [80, 144, 256]
+    # By hand: 64 + 4 bytes, 128 + 4, at least a beat; key 8 + 16 + 96 + 128 x 24, value 8 + 96 + 3277 bytes.
+    sizes = [exact_token_bytes(8), exact_token_bytes(64), exact_token_bytes(128), exact_token_bytes(128, "fp16")]
+    assert sizes == [16, 68, 132, 256]
     assert default_block_bytes(128) == 3392
 
 
