@@ -104,7 +104,8 @@ def main(
     cells = named_library(library) if library else load_library(liberty) if liberty else generic_library()
     rows = []
     chosen = {} if transforms_alone else designs(tuple(int(x) for x in lanes.split(",")))
-    for key, (name, n, component) in (chosen | transform_designs()).items():
+    transforms = {key: (name, n, make()) for key, (name, n, make) in transform_designs().items()}
+    for key, (name, n, component) in (chosen | transforms).items():
         verilog, _ports = to_verilog(component, key)
         found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
         rows.append(_entry(key, name, n, found, quick))

@@ -1,5 +1,8 @@
 """Area of the KV engine's inverse transforms on their own, beside the arithmetic that plain lanes would have."""
 
+from collections.abc import Callable
+from functools import partial
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Component, In, Out
@@ -79,18 +82,26 @@ class PlainArithmetic(wiring.Component):
         return m
 
 
-def transform_designs() -> dict[str, tuple[str, int, Component]]:
-    """What is measured: key to (name, lanes, component)."""
+def transform_designs() -> dict[str, tuple[str, int, Callable[[], Component]]]:
+    """What is measured: key to (name, lanes, what makes the component)."""
     found = {}
     for lanes in WHT_LANES:
         config = KvEngineConfig(lanes=lanes, transforms={KvTransform.WHT})
-        found[f"wht_{lanes}"] = "wht", lanes, InverseWht(config)
-        found[f"multiply_adds_{lanes}"] = "plain lanes: multiply-adds", lanes, PlainArithmetic(lanes, sums=True)
-        found[f"products_{lanes}"] = "plain lanes: of these, the products", lanes, PlainArithmetic(lanes, sums=False)
+        found[f"wht_{lanes}"] = "wht", lanes, partial(InverseWht, config)
+        found[f"multiply_adds_{lanes}"] = (
+            "plain lanes: multiply-adds",
+            lanes,
+            partial(PlainArithmetic, lanes, sums=True),
+        )
+        found[f"products_{lanes}"] = (
+            "plain lanes: of these, the products",
+            lanes,
+            partial(PlainArithmetic, lanes, sums=False),
+        )
     wide = KvEngineConfig(lanes=WHT_LANES[0], transforms={KvTransform.WHT}, scale_bits=11)
-    found[f"wht_{WHT_LANES[0]}_wide"] = "wht, scale_bits = 11", WHT_LANES[0], InverseWht(wide)
+    found[f"wht_{WHT_LANES[0]}_wide"] = "wht, scale_bits = 11", WHT_LANES[0], partial(InverseWht, wide)
     config = KvEngineConfig(lanes=RFFT_LANES, transforms={KvTransform.RFFT})
-    found[f"rfft_{RFFT_LANES}"] = "rfft", RFFT_LANES, InverseRfft(config)
+    found[f"rfft_{RFFT_LANES}"] = "rfft", RFFT_LANES, partial(InverseRfft, config)
     return {PREFIX + key: entry for key, entry in found.items()}
 
 
