@@ -263,7 +263,7 @@ def cost_report(
         "array_busy": round(array_busy(work, config), 3),
         "array_busy_packed": round(sum(work.blocks) / sum(rows + SCORE_BETWEEN for rows in work.blocks), 3),
         "workload": asdict(work),
-        "config": asdict(config),
+        "config": asdict(config) | {"transforms": sorted(t.name for t in config.transforms)},
         "bus_bytes": BUS_BYTES,
         "library": library.name,
         "variants": "quick" if quick else "all",

@@ -1,12 +1,15 @@
 """Cycles that the cost report counts with, against a simulation of the same workload."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gen.attention_cost import EXACT_ROWS, Workload, array_busy, score_cycles, value_cycles
+from gen.liberty import LibraryError, named_library
+from gen.synth import measure
 from golden.kv.block import Block
 from hw.attention.score import ScoreCore
 from hw.attention.value import ValueCore
@@ -19,6 +22,8 @@ from verif.attention.value_lists import Run, ValueList, compare_values, value_jo
 from verif.kv.blocks import random_block, random_header
 
 CONFIG = AttentionConfig()
+LEAST_RATIO = {1: 7.5, 3: 7.0}
+"""Gate-cycles of the other route over those of this one, by query heads per KV head."""
 
 
 def default_list(rng, work: Workload) -> KeyList:
@@ -52,7 +57,6 @@ def test_score_cycles(rng, seed):
     measured = np.diff(ends)
     counted = score_cycles(work, CONFIG)
     assert (abs(measured - counted) <= 0.02 * counted).all(), (measured, counted)
-    assert array_busy(work, CONFIG) >= 0.9
 
 
 def value_list(rng, work: Workload) -> ValueList:
@@ -84,3 +88,50 @@ def test_value_cycles(rng, seed):
     measured = np.diff(result.output_cycles["o"][work.head_dim - 1 :: work.head_dim])
     counted = value_cycles(work, CONFIG)
     assert (abs(measured - counted) <= 0.02 * counted).all(), (measured, counted)
+
+
+def documented() -> list[dict]:
+    """Rows of docs/attention.md's cost table."""
+    text = (Path(__file__).parents[2] / "docs" / "attention.md").read_text()
+    text = text.partition("<!-- attention cost: begin")[2].partition("<!-- attention cost: end")[0]
+    found = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if "query head" in cells[0] and len(cells) == 8:
+            heads, route = cells[0].split()[0], cells[0].split()[-1]
+            gates, _, _, cycles, share = (float(cell.replace(",", "")) for cell in cells[2:7])
+            found.append({"heads": int(heads), "route": route, "block": cells[1], "gates": gates, "cycles": cycles,
+                          "share": share})  # fmt: skip
+    return found
+
+
+def test_documented_ratios():
+    """The table's ratios follow from its gates and from today's cycles, and are what the text promises."""
+    work, rows = Workload(), documented()
+    cycles = {"score_core": score_cycles(work, CONFIG), "value_core": value_cycles(work, CONFIG)}
+    for row in rows:
+        if row["route"] == "fused":
+            assert row["cycles"] == cycles[row["block"].split(",")[0]]
+    for heads, least in LEAST_RATIO.items():
+        totals = {
+            route: sum(
+                row["gates"] * row["cycles"] / row["share"]
+                for row in rows
+                if row["heads"] == heads and row["route"] == route
+            )
+            for route in ("baseline", "fused")
+        }
+        assert totals["baseline"] / totals["fused"] >= least
+    assert array_busy(work, CONFIG) >= 0.9
+
+
+@pytest.mark.parametrize("core", [ScoreCore, ValueCore], ids=["score_core", "value_core"])
+def test_gates_are_the_documented_ones(core):
+    """Quick variant, sky130hd: what the table says of the fused route at one query head."""
+    try:
+        named_library("sky130hd")
+    except LibraryError as error:
+        pytest.skip(str(error))
+    name = {ScoreCore: "score_core", ValueCore: "value_core"}[core]
+    (row,) = (row for row in documented() if (row["heads"], row["block"]) == (1, name))
+    assert measure(core(CONFIG), "sky130hd", "quick").gate_equivalents == pytest.approx(row["gates"], rel=0.03)
