@@ -9,11 +9,13 @@ from amaranth.lib.wiring import Component
 
 from hw.kv.engine import KvDequantizer
 from hw.kv.errors import ErrorLog
-from hw.kv.parser import PacketParser
+from hw.kv.front import BlockFront
 from hw.kv.plain import PLAIN, PlainDequantizer
-from hw.kv.reader import WordReader
 from hw.kv.records import RecordLoader
 from hw.kv.rows import RowWindow
+from hw.kv.sequencer import RowSequencer
+from hw.kv.store import RecordStore
+from hw.kv.tables import ValueTables
 from hw.kv.tokens import TokenIndex
 from hw.kv.values import ValueUnit
 from hw.spec.kv_config import KvEngineConfig
@@ -46,8 +48,8 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
         if n == min(lanes):
             found[f"engine_rfft_{n}"] = "engine with rfft", n, KvDequantizer(rfft)
     bare = KvEngineConfig(transforms=frozenset())
-    parts = [PacketParser(bare), WordReader(), RecordLoader(bare), ValueUnit()]
-    for part in [*parts, RowWindow(bare), TokenIndex(), ErrorLog()]:
+    parts = [BlockFront(bare), RecordLoader(bare), ValueTables(bare), RecordStore(bare), ValueUnit()]
+    for part in [*parts, RowSequencer(bare), RowWindow(bare), TokenIndex(), ErrorLog()]:
         found[f"part_{type(part).__name__.lower()}"] = f"{PARTS}: {type(part).__name__}", bare.lanes, part
     return found
 

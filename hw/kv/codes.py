@@ -5,7 +5,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.rows import RowGeometry
-from hw.kv.trits import INVALID_DIGIT
 from hw.spec.kv_config import KvEngineConfig
 
 __all__ = ["CodeSelect"]
@@ -29,8 +28,6 @@ class CodeSelect(wiring.Component):
         Units of the window that the beat takes.
     codes : Out
         2 bits per lane.
-    invalid : Out
-        A ternary digit is invalid; of no meaning in other rows.
     """
 
     def __init__(self, config: KvEngineConfig):
@@ -44,7 +41,6 @@ class CodeSelect(wiring.Component):
                 "double": In(self.groups_count),
                 "units": Out(self.geometry.units_shape),
                 "codes": Out(data.ArrayLayout(2, config.lanes)),
-                "invalid": Out(1),
             }
         )
 
@@ -54,7 +50,6 @@ class CodeSelect(wiring.Component):
         m.d.comb += self.units.eq(
             sum(Cat(exists & ~two, exists & two) for exists, two in zip(self.groups, self.double, strict=True))
         )
-        bad = []
         for lane in range(self.config.lanes):
             group = lane // 8
             # The 2-bit groups come first: if any before this lane's is not one, this is not either.
@@ -65,6 +60,4 @@ class CodeSelect(wiring.Component):
                     m.d.comb += single.eq(self.window[lane + 8 * doubled])
             pair = self.window[2 * lane : 2 * lane + 2]
             m.d.comb += self.codes[lane].eq(Mux(self.double[group], pair, Cat(single, Const(0, 1))))
-            bad.append(self.groups[group] & (pair == INVALID_DIGIT))
-        m.d.comb += self.invalid.eq(Cat(bad).any())
         return m

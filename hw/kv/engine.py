@@ -1,14 +1,12 @@
 """The KV dequant engine: packed blocks in, FP16 elements out at line rate."""
 
-from amaranth import Module, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth import Module
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.errors import COUNTER_BITS, ErrorLog
-from hw.kv.layouts import ERROR_BITS, Beat, BlockEntry, Coefficients, Elements, PrefixWord, Verdict
-from hw.kv.parser import PacketParser
-from hw.kv.queue import WordQueue
-from hw.kv.reader import WordReader
+from hw.kv.front import BlockFront
+from hw.kv.layouts import ERROR_BITS, Beat, Coefficients, Elements
 from hw.kv.rfft import InverseRfft
 from hw.kv.sequencer import RowSequencer
 from hw.kv.tables import ValueTables
@@ -23,8 +21,8 @@ class KvDequantizer(wiring.Component):
     """Packed KV blocks to FP16 elements (formats and arithmetic: docs/kv-engine.md).
 
     ```
-    i -> PacketParser -+- words -> [queue] -> WordReader -> RecordLoader -> ValueUnit -> tables (two sets) -> o
-                       +- rows -> [buffer] -> RowSequencer -- codes ----------------------^
+    i -> BlockFront -+- records -> [store] -> ValueUnit -> tables (two sets) -> o
+                     +- rows -> [buffer] -> RowSequencer -- codes ---^
     ```
 
     The values of a block are formed, one per cycle, while the rows of the block before leave the buffer, so that
@@ -59,68 +57,33 @@ class KvDequantizer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.parser = parser = PacketParser(config)
-        m.submodules.words = words = WordQueue(PrefixWord, config.prefix_words)
-        m.submodules.reader = reader = WordReader()
+        m.submodules.front = front = BlockFront(config)
         m.submodules.tables = tables = self._tables()
         m.submodules.sequencer = sequencer = RowSequencer(config)
         m.submodules.log = log = ErrorLog()
-        wiring.connect(m, wiring.flipped(self.i), parser.i)
-        wiring.connect(m, parser.words, words.i)
-        wiring.connect(m, words.o, reader.words)
-        wiring.connect(m, parser.rows, sequencer.rows)
-
-        # Blocks pass from the parser to the reader to the sequencer. There are two sets of tables and bitmaps, and a
-        # third header so that its words are there when a set gets free.
-        m.submodules.entries = entries = memory.Memory(shape=BlockEntry, depth=4, init=[])
-        m.submodules.verdicts = verdicts = memory.Memory(shape=Verdict, depth=2, init=[])
-        store, fetches = entries.write_port(), (entries.read_port(), entries.read_port())
-        judge, verdict = verdicts.write_port(), verdicts.read_port()
-        parsed, read_in, used, unread, unsent = Signal(2), Signal(2), Signal(2), Signal(2), Signal(2)
-        took = Signal()
-        m.d.sync += [
-            parsed.eq(parsed + took),
-            read_in.eq(read_in + reader.verdict_strobe),
-            used.eq(used + took - sequencer.release),
-            unread.eq(unread + took - reader.verdict_strobe),
-            unsent.eq(unsent + reader.verdict_strobe - sequencer.release),
-        ]
+        wiring.connect(m, wiring.flipped(self.i), front.i)
+        wiring.connect(m, front.rows, sequencer.rows)
         m.d.comb += [
-            parser.blocks.ready.eq(~used.all()),
-            took.eq(parser.blocks.valid & parser.blocks.ready),
-            store.addr.eq(parsed),
-            store.data.eq(parser.blocks.payload),
-            store.en.eq(took),
-            fetches[0].addr.eq(read_in),
-            fetches[1].addr.eq(sequencer.set),
-            judge.addr.eq(read_in[0]),
-            judge.data.eq(reader.verdict),
-            judge.en.eq(reader.verdict_strobe),
-            verdict.addr.eq(sequencer.set[0]),
-            reader.pending.eq(unread != 0),
-            reader.grant.eq(~unsent[1]),
-            reader.entry.eq(fetches[0].data),
-            reader.slice_take.eq(tables.take),
-            reader.loaded.eq(tables.loaded),
-            reader.bad.eq(tables.bad),
-            reader.overflow.eq(tables.overflow),
-            reader.idle.eq(tables.idle),
-            tables.slice.eq(reader.slice),
-            tables.valid.eq(reader.slice_valid),
-            tables.header.eq(fetches[0].data.header),
-            tables.write_set.eq(read_in[0]),
-            tables.start.eq(reader.start),
+            front.room.eq(tables.room),
+            front.idle.eq(tables.idle),
+            front.overflow.eq(tables.overflow),
+            tables.record.eq(front.record),
+            tables.start.eq(front.start),
+            tables.header.eq(front.header),
+            tables.write_set.eq(front.set),
             tables.beat.eq(sequencer.beat),
             tables.codes.eq(sequencer.codes),
-            tables.read_set.eq(sequencer.set[0]),
+            tables.read_set.eq(sequencer.set),
             tables.read.eq(sequencer.read),
-            sequencer.pending.eq(unsent != 0),
-            sequencer.header.eq(fetches[1].data.header),
-            sequencer.verdict.eq(verdict.data),
-            sequencer.byte.eq(reader.byte),
-            sequencer.byte_index.eq(reader.byte_index),
-            sequencer.bitmap_strobe.eq(reader.bitmap_strobe),
-            sequencer.bitmap_set.eq(read_in[0]),
+            front.opened.eq(sequencer.opened),
+            front.open_set.eq(sequencer.set),
+            sequencer.pending.eq(front.pending),
+            sequencer.header.eq(front.open_header),
+            sequencer.verdict.eq(front.verdict),
+            sequencer.list_row.eq(front.row),
+            sequencer.list_offset.eq(front.offset),
+            sequencer.list_strobe.eq(front.listed),
+            sequencer.list_set.eq(front.set),
         ]
 
         late, late_strobe = self._transform(m, self._elements(m, tables, sequencer))

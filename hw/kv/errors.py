@@ -1,10 +1,11 @@
 """Sticky error code and counter."""
 
-from amaranth import Module
+from amaranth import C, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.layouts import ERROR_BITS
+from hw.kv.ripple import add
 
 __all__ = ["ErrorLog"]
 
@@ -43,10 +44,11 @@ class ErrorLog(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        following = add(m, self.count & (~self.clear).replicate(COUNTER_BITS), C(0, 0), self.bad)
+        with m.If(~following[-1]):
+            m.d.sync += self.count.eq(following)
         with m.If(self.clear):
-            m.d.sync += [self.error.eq(0), self.count.eq(self.bad)]
-        with m.Elif(self.bad & ~self.count.all()):
-            m.d.sync += self.count.eq(self.count + 1)
+            m.d.sync += self.error.eq(0)
         with m.If((self.error == 0) | self.clear):
             with m.If(self.strobe):
                 m.d.sync += self.error.eq(self.code)

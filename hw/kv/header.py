@@ -8,19 +8,20 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.layouts import ERROR_BITS, Header
-from hw.spec.kv_block import HEADER_CHECK, MAX_SPAN, VERSION
+from hw.kv.ripple import above, add
+from hw.spec.kv_block import HEADER_CHECK, VERSION
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata
 
-__all__ = ["HeaderCheck"]
+__all__ = ["HeaderCheck", "HeaderRules"]
 
 
 def _any(value, codes):
     return reduce(lambda a, b: a | b, [value == int(code) for code in codes])
 
 
-class HeaderCheck(wiring.Component):
-    """Judges a header; combinational.
+class HeaderRules(wiring.Component):
+    """Judges a header but for its check; combinational.
 
     Parameters
     ----------
@@ -31,13 +32,11 @@ class HeaderCheck(wiring.Component):
     header : Header, In
     error : Out
         :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
-    words : Out
-        64-bit words of mask, bitmap and metadata; right only without an error.
     """
 
     def __init__(self, config: KvEngineConfig):
         self.config = config
-        super().__init__({"header": In(Header), "error": Out(ERROR_BITS), "words": Out(7)})
+        super().__init__({"header": In(Header), "error": Out(ERROR_BITS)})
 
     def elaborate(self, platform):
         m = Module()
@@ -46,7 +45,6 @@ class HeaderCheck(wiring.Component):
         two = Signal()
         m.d.comb += two.eq(size0 != size)
 
-        affine = _any(header.format, (KvFormat.K2, KvFormat.V2))
         centre = header.format == KvFormat.CENTRE
         transformable = _any(header.format, (KvFormat.K1, KvFormat.K2S, KvFormat.V158))
         on0, on1 = header.transform0 != 0, header.transform1 != 0
@@ -70,7 +68,7 @@ class HeaderCheck(wiring.Component):
 
         size1 = Signal(4)  # groups of segment 1
         m.d.comb += size1.eq(size - size0)
-        misfit = [size0 > size]
+        misfit = [above(m, size0, size)]
         if config.max_channels < 128:
             misfit.append(size >= config.max_channels // 8)
         if config.transforms:
@@ -84,16 +82,14 @@ class HeaderCheck(wiring.Component):
         low = header.token[:6]
         in_rows, in_span = Signal(8), Signal(5)
         m.d.comb += [
-            in_rows.eq(header.token[:7] + header.rows),
-            in_span.eq(header.token[6:10] + header.span + low.any()),
+            in_rows.eq(add(m, header.token[:7], header.rows)),
+            in_span.eq(add(m, header.token[6:10], header.span, low.any())),
         ]
         near, nearest = header.token[10:].all(), header.token[7:].all()
-        beyond = Mux(header.span != 0, near & (in_span > 16), nearest & in_rows[7])
-        misplaced = [beyond, header.span > MAX_SPAN // 64, (header.span == 1) & header.rows[6]]
+        beyond = Mux(header.span != 0, near & in_span[4] & in_span[:4].any(), nearest & in_rows[7])
+        misplaced = [beyond, header.span[3] & header.span[:3].any(), (header.span == 1) & header.rows[6]]
 
-        checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])
-        broken = (checked != HEADER_CHECK) | (header.version != VERSION)
-        with m.If(broken):
+        with m.If(header.version != VERSION):
             m.d.comb += self.error.eq(KvError.HEADER)
         with m.Elif(Cat(forbidden).any()):
             m.d.comb += self.error.eq(KvError.FORMAT)
@@ -101,6 +97,39 @@ class HeaderCheck(wiring.Component):
             m.d.comb += self.error.eq(KvError.CHANNELS)
         with m.Elif(Cat(misplaced).any()):
             m.d.comb += self.error.eq(KvError.TOKEN)
+        return m
+
+
+class HeaderCheck(wiring.Component):
+    """Judges a whole header, its check included; combinational.
+
+    Parameters
+    ----------
+    config : KvEngineConfig
+
+    Members
+    -------
+    header : Header, In
+    error : Out
+        :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
+    words : Out
+        64-bit words of mask, bitmap and metadata; right only without an error.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        super().__init__({"header": In(Header), "error": Out(ERROR_BITS), "words": Out(7)})
+
+    def elaborate(self, platform):
+        m = Module()
+        header = self.header
+        size0, size = header.segment0, header.channels  # in groups of 8, minus 1
+        m.submodules.rules = rules = HeaderRules(self.config)
+        checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])
+        m.d.comb += [
+            rules.header.eq(header),
+            self.error.eq(Mux(checked == HEADER_CHECK, rules.error, KvError.HEADER)),
+        ]
 
         # Metadata in units of 16 bits: 8 channels take 3, 4 or 8 for the scales, 8 for the minima.
         groups, groups0 = size + 1, size0 + 1
@@ -112,7 +141,8 @@ class HeaderCheck(wiring.Component):
                 m.d.comb += scales.eq(groups << 2)
             with m.Default():
                 m.d.comb += scales.eq((groups << 2) - groups)
+        affine = _any(header.format, (KvFormat.K2, KvFormat.V2))
         m.d.comb += self.words.eq(
-            (scales + 3)[2:] + Mux(affine, groups0 << 1, 0) + header.span + Mux(two, 1 + size[3], 0)
+            (scales + 3)[2:] + Mux(affine, groups0 << 1, 0) + header.span + Mux(size0 != size, 1 + size[3], 0)
         )
         return m

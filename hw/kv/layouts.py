@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "PrefixWord",
     "Record",
+    "RecordWrite",
     "Tag",
     "Verdict",
 ]
@@ -66,8 +67,22 @@ class Record(data.Struct):
     last: 1
 
 
+class RecordWrite(data.Struct):
+    """What is written of a channel's metadata in a cycle: its scale (as in `Record`), either byte of its minimum."""
+
+    channel: 7
+    significand: 11
+    exponent: 5
+    low: 8
+    high: 8
+    write_scale: 1
+    write_low: 1
+    write_high: 1
+
+
 class Verdict(data.Struct):
-    """What became of a block's words before the rows: an error (0: none); ``bare`` and ``odd`` as in `BlockEntry`."""
+    """What became of a block before its rows: an error (0: none); ``bare``: it has no rows here; ``odd`` as in
+    `BlockEntry`."""
 
     error: ERROR_BITS
     bare: 1

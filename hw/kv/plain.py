@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.kv.engine import KvDequantizer
-from hw.kv.layouts import Beside, Coefficients, Header
-from hw.kv.records import RecordLoader
+from hw.kv.layouts import Beside, Coefficients, Header, RecordWrite
+from hw.kv.store import RecordStore
 from hw.kv.values import ValueArithmetic, ValueUnit, multiple_of
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvFormat
@@ -43,7 +43,7 @@ class PlainLanes(wiring.Component):
 
     Members
     -------
-    slice ... idle, beat, codes, read_set, read : as in ValueTables
+    record ... idle, beat, codes, read_set, read : as in ValueTables
     read_header : Header, In
         Of the block being read.
     step : In
@@ -61,16 +61,13 @@ class PlainLanes(wiring.Component):
         lanes = config.lanes
         super().__init__(
             {
-                "slice": In(16),
-                "valid": In(1),
-                "take": Out(1),
+                "record": In(RecordWrite),
+                "room": Out(1, init=1),
                 "header": In(Header),
                 "write_set": In(1),
                 "start": In(1),
-                "loaded": Out(1),
-                "bad": Out(1),
                 "overflow": Out(1),
-                "idle": Out(1),
+                "idle": Out(1, init=1),
                 "beat": In(ceil_log2(config.max_channels // lanes)),
                 "codes": In(data.ArrayLayout(2, lanes)),
                 "read_set": In(1),
@@ -84,63 +81,49 @@ class PlainLanes(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes, count = self.config.lanes, self.config.value_units
-        lane_bits, unit_bits = ceil_log2(lanes), ceil_log2(count)
+        lane_bits = ceil_log2(lanes)
         adder = self.method == PLAIN[1]
-        m.submodules.loader = loader = RecordLoader(self.config)
-        m.d.comb += [
-            loader.slice.eq(self.slice),
-            loader.valid.eq(self.valid),
-            self.take.eq(loader.take),
-            loader.header.eq(self.header),
-            loader.start.eq(self.start),
-            self.loaded.eq(loader.loaded),
-            self.bad.eq(loader.bad),
-        ]
-        # Per unit: where its records go, and the words that go there.
-        scales, minima = [], []
-        idle = []
-        for u in range(count):
-            index = Signal(7 - unit_bits, name=f"index{u}", reset_less=True)
-            affine = Signal(name=f"affine{u}")
-            if adder:
+        # Per unit: the channel whose record comes, and the words that are stored of it.
+        record, sources = self.record, []
+        if adder:
+            stores = []
+            for u in range(count):
+                m.submodules[f"store{u}"] = store = RecordStore(self.config, u)
                 m.submodules[f"unit{u}"] = unit = ValueUnit(multiples=True)
+                stores.append(store)
                 m.d.comb += [
-                    unit.load_scale.eq(loader.load_scale[u]),
-                    unit.load_minimum.eq(loader.load_minimum[u]),
-                    unit.significand.eq(loader.significand),
-                    unit.exponent.eq(loader.exponent),
-                    unit.segment.eq(loader.segment),
-                    unit.format.eq(self.header.format),
-                    unit.clear.eq(self.start),
-                    loader.free[u].eq(unit.free),
-                    loader.waiting[u].eq(unit.waiting),
+                    store.record.eq(record),
+                    store.start.eq(self.start),
+                    store.next.eq(unit.last),
+                    unit.there.eq(store.there),
+                    unit.channel.eq(store.channel),
+                    unit.significand.eq(store.significand),
+                    unit.exponent.eq(store.exponent),
+                    unit.minimum.eq(store.minimum),
+                    unit.header.eq(self.header),
                 ]
-                done = unit.strobe & unit.last
-                # The minimum stays with the loader until the unit takes its last multiple.
-                scales.append((Cat(unit.code, index), unit.value, unit.strobe, index))
-                minima.append((index, loader.minimum[u], unit.strobe & ~unit.last, index))
-                idle.append(unit.idle)
-            else:
-                waiting = Signal(name=f"waiting{u}")
-                kind = self.header.format
-                m.d.comb += [
-                    affine.eq(((kind == KvFormat.K2) | (kind == KvFormat.V2)) & ~loader.segment),
-                    loader.free[u].eq(~waiting),
-                    loader.waiting[u].eq(waiting),
-                ]
-                done = (loader.load_scale[u] & ~affine) | loader.load_minimum[u]
-                with m.If(self.start | done):
-                    m.d.sync += waiting.eq(0)
-                with m.Elif(loader.load_scale[u]):
-                    m.d.sync += waiting.eq(1)
-                scales.append((index, Cat(loader.significand, loader.exponent), loader.load_scale[u], index))
-                minima.append((index, loader.minimum[u], loader.load_minimum[u], index))
-                idle.append(~waiting)
-            with m.If(self.start):
-                m.d.sync += index.eq(0)
-            with m.Elif(done):
-                m.d.sync += index.eq(index + 1)
-        m.d.comb += self.idle.eq(Cat(idle).all())
+                minimum = store.minimum
+                sources.append(
+                    (
+                        store.channel,
+                        [
+                            ("scales", Cat(unit.code), unit.value, store.there),
+                            ("low", Cat(), minimum[:8], store.there),
+                            ("high", Cat(), minimum[8:], store.there),
+                        ],
+                    )
+                )
+            m.d.comb += [
+                self.room.eq(Cat(store.room for store in stores).all()),
+                self.idle.eq(Cat(store.idle for store in stores).all()),
+            ]
+        else:
+            words = [
+                ("scales", Cat(), Cat(record.significand, record.exponent), record.write_scale),
+                ("low", Cat(), record.low, record.write_low),
+                ("high", Cat(), record.high, record.write_high),
+            ]
+            sources = [(record.channel, words)] * count
 
         # Of the beat at the memories' outputs, per group of 8 lanes: which segment.
         header = self.read_header
@@ -160,27 +143,23 @@ class PlainLanes(wiring.Component):
         rows = 2 * self.config.max_channels // lanes
         beat_bits = ceil_log2(rows) - 1
         for lane in range(lanes):
-            m.submodules[f"lane{lane}"] = arithmetic = ValueArithmetic(precomputed=adder)
-            words = []
-            for name, source, width, codes_of in (
-                ("scales", scales[lane % count], 19 if adder else 16, 4 if adder else 1),
-                ("minima", minima[lane % count], 16, 1),
-            ):
-                address, word, strobe, index = source
-                low = ceil_log2(codes_of)
-                m.submodules[f"{name}{lane}"] = store = memory.Memory(shape=width, depth=rows * codes_of, init=[])
+            m.submodules[f"lane{lane}"] = arithmetic = ValueArithmetic(registered=True, precomputed=adder)
+            channel, parts = sources[lane % count]
+            words = {}
+            for name, low, word, strobe in parts:
+                shape, depth = len(word), rows << len(low)
+                m.submodules[f"{name}{lane}"] = store = memory.Memory(shape=shape, depth=depth, init=[])
                 write, read = store.write_port(), store.read_port()
-                own = index[: lane_bits - unit_bits] == lane >> unit_bits
-                beat = index[lane_bits - unit_bits :][:beat_bits]
+                own = channel[:lane_bits] == lane
                 m.d.comb += [
-                    write.addr.eq(Cat(address[:low], beat, self.write_set)),
+                    write.addr.eq(Cat(low, channel[lane_bits:][:beat_bits], self.write_set)),
                     write.data.eq(word),
                     write.en.eq(strobe & own),
-                    read.addr.eq(Cat(self.codes[lane][:low] if low else Cat(), self.beat, self.read_set)),
+                    read.addr.eq(Cat(self.codes[lane][: len(low)], self.beat, self.read_set)),
                     read.en.eq(self.read),
                 ]
-                words.append(read.data)
-            scale, minimum = words
+                words[name] = read.data
+            scale, minimum = words["scales"], Cat(words["low"], words["high"])
             segment = segments[min(lane // 8, groups - 1)]
             affine = Signal(name=f"lane_affine{lane}")
             m.d.comb += [

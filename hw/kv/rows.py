@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.kv.layouts import Beat
+from hw.kv.ripple import add, increment
 from hw.kv.trits import TritDecoder
 from hw.spec.kv_block import ALIGN_BYTES, TRITS_PER_BYTE
 from hw.spec.kv_config import KvEngineConfig
@@ -40,7 +41,7 @@ class RowWindow(wiring.Component):
 
     Chunks lie in two memories, even and odd ones, so that one read gives the current chunk and the next. There is no
     register behind them: the read address is that of the state to come. Each byte comes from either memory, ternary
-    bytes are decoded (an invalid one to five digits 3), and the window is the units from the position on.
+    bytes are decoded, and the window is the units from the position on.
 
     Throughput: what a beat of elements takes, every cycle. A beat that comes in can be taken from the window 2 cycles
     later.
@@ -53,6 +54,8 @@ class RowWindow(wiring.Component):
         The current block's bytes are five digits each.
     window : Out
         The next codes, first in the least significant bits.
+    invalid : Out
+        Some of these ``units`` come from an invalid ternary byte.
     units : In
         How many units the next beat of elements takes.
     there : Out
@@ -84,6 +87,7 @@ class RowWindow(wiring.Component):
                 "i": In(stream.Signature(Beat(config.input_bits))),
                 "ternary": In(1),
                 "window": Out(2 * config.lanes),
+                "invalid": Out(1),
                 "units": In(self.geometry.units_shape),
                 "there": Out(1),
                 "cut": Out(1),
@@ -104,14 +108,15 @@ class RowWindow(wiring.Component):
         geometry = self.geometry
         position = Signal(range(geometry.ternary_units))
         end = Signal(range(geometry.ternary_units + geometry.window_units + 1))
-        size = Signal(range(geometry.ternary_units + 1))
+        size, left = Signal(len(end)), Signal(len(end))
         beyond, advance = Signal(), Signal()
         last, both = Signal(), Signal()
         exact = Signal()
         m.d.comb += [
             size.eq(Mux(self.ternary, geometry.ternary_units, geometry.units)),
-            end.eq(position + self.units),
-            beyond.eq(end > size),
+            end.eq(add(m, position, self.units)),
+            left.eq(add(m, end, ~size, 1)),  # modulo a power of two above both
+            beyond.eq(~left[-1] & ~exact),
             exact.eq(end == size),
             self.there.eq(self.held & ~self.ended & (~beyond | (both & ~last))),
             self.cut.eq(self.held & ~self.ended & beyond & last),
@@ -121,13 +126,13 @@ class RowWindow(wiring.Component):
         with m.If(self.skip | self.open):
             m.d.sync += position.eq(0)
         with m.Elif(self.take):
-            m.d.sync += position.eq(Mux(advance, end - size, end))
+            m.d.sync += position.eq(Mux(advance, left, end))
         place = Signal(range(geometry.chunks))
         m.d.comb += self.aligned.eq(place == 0)
         with m.If(self.open):
             m.d.sync += [place.eq(Mux(self.odd, geometry.chunks // 2, 0)), self.ended.eq(0)]
         with m.Elif(advance):
-            m.d.sync += [place.eq(place + 1), self.ended.eq(last)]
+            m.d.sync += [place.eq(increment(m, place)), self.ended.eq(last)]
         chunk = self._buffer(m, advance, position, last, both)
         self._show(m, chunk, position)
         return m
@@ -151,13 +156,13 @@ class RowWindow(wiring.Component):
         m.d.comb += [
             self.i.ready.eq(free),
             write.eq(self.i.valid & free),
-            following.eq(chunk + advance),
-            ahead.eq(following + 1),
+            following.eq(increment(m, chunk, advance)),
+            ahead.eq(Cat(~following[0], increment(m, following[1:], following[0]))),
             reads[0].addr.eq(ahead[1:-1]),
             reads[1].addr.eq(following[1:-1]),
         ]
         with m.If(write):
-            m.d.sync += tail.eq(tail + 1)
+            m.d.sync += tail.eq(increment(m, tail))
         here = Signal()
         m.d.comb += here.eq((following if geometry.narrow else following[1:]) != tail)
         m.d.sync += [
@@ -201,11 +206,12 @@ class RowWindow(wiring.Component):
         geometry, width = self.geometry, self.geometry.unit_bits
         plain = Signal(geometry.chunk_bits)
         m.d.comb += plain.eq(Cat(chunk))
-        digits = []
+        digits, invalid = [], []
         for k in range(geometry.chunk_bytes):
             m.submodules[f"trits{k}"] = decoder = TritDecoder()
             m.d.comb += decoder.byte.eq(plain.word_select(k, 8))
             digits += [decoder.digits[d] for d in range(TRITS_PER_BYTE)]
+            invalid.append(decoder.invalid & self.ternary)
         decoded = Signal(2 * len(digits))
         m.d.comb += decoded.eq(Cat(digits))
         units = []
@@ -216,6 +222,7 @@ class RowWindow(wiring.Component):
             units.append(unit)
         # One gate per source: where a window's unit comes from is the same for most positions in both kinds of row.
         at = [position == p for p in range(geometry.ternary_units)]
+        self._judge(m, invalid, at)
         shown = []
         for j in range(geometry.window_units):
             parts = []
@@ -243,3 +250,23 @@ class RowWindow(wiring.Component):
             good = Cat(self.window[2 * d : 2 * d + 2] == 1 for d in range(left)).all() if left else Const(1)
             pads.append(at[p] & good)
         m.d.comb += self.padded.eq(~self.ternary | Cat(pads).any())
+
+    def _judge(self, m, invalid, at):
+        """Which bytes the taken units come from: a byte counts from so many units on, which depends on the position."""
+        geometry = self.geometry
+        per_unit = geometry.unit_bits // 2
+        counts = range(2, geometry.window_units + 1, 2)
+        touched = []
+        for k, bad in enumerate(invalid):
+            uses = []
+            for p in range(geometry.ternary_units):
+                ends = [range(p * per_unit, (p + n) * per_unit) for n in counts]
+                first = [
+                    n
+                    for n, digits in zip(counts, ends, strict=True)
+                    if k in {d // TRITS_PER_BYTE % geometry.chunk_bytes for d in digits}
+                ]
+                if first:
+                    uses.append(at[p] & (self.units >= first[0] if first[0] > counts[0] else 1))
+            touched.append(bad & Cat(uses).any())
+        m.d.comb += self.invalid.eq(Cat(touched).any())

@@ -1,9 +1,11 @@
 """Stored scales to FP16 fields or integers."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.kv.normalize import normalize
+from hw.kv.ripple import increment
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvMetadata
 
@@ -59,22 +61,8 @@ class ScaleDecoder(wiring.Component):
         with m.Else():
             m.d.comb += integer.eq(self.byte)
 
-        # Shift by 8, 4, 2, 1 as long as the number stays within 11 bits and its exponent 0 or more.
-        shifted, left = integer, code
-        shifted = Cat(integer)
-        for step in (8, 4, 2, 1):
-            width = 11
-            fits = (shifted[width - step :] == 0) if len(shifted) > width - step else 1
-            room = left >= step
-            move = Signal(name=f"move{step}")
-            m.d.comb += move.eq(fits & room)
-            following = Signal(width, name=f"shifted{step}")
-            rest = Signal(5, name=f"left{step}")
-            m.d.comb += [
-                following.eq(Mux(move, shifted << step, shifted)),
-                rest.eq(Mux(move, left - step, left)),
-            ]
-            shifted, left = following, rest
+        # To 11 bits, but no further than the exponent can pay for.
+        shifted, left = normalize(m, Cat(integer, C(0, 3)), code)
         fp16 = self.kind == KvMetadata.FP16
         field = raw[10:15]
         with m.If(self.transformed):
@@ -91,7 +79,7 @@ class ScaleDecoder(wiring.Component):
         with m.Else():
             m.d.comb += [
                 self.significand.eq(shifted),
-                # A zero never reaches the hidden bit: its exponent does not matter.
-                self.exponent.eq(Mux(shifted[10], left + 1, 0)),
+                # A zero never reaches the hidden bit.
+                self.exponent.eq(increment(m, left) & shifted[10].replicate(5)),
             ]
         return m

@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2
 
 from hw.kv.codes import CodeSelect
 from hw.kv.layouts import ERROR_BITS, Beat, Beside, Header, Plan, Verdict
+from hw.kv.ripple import increment
 from hw.kv.rows import RowWindow
 from hw.kv.tokens import TokenIndex
 from hw.spec.kv_config import KvEngineConfig, KvError
@@ -36,10 +37,10 @@ class RowSequencer(wiring.Component):
         A read of the value tables; blocks count modulo 4. Their output belongs to ``o`` in the cycles after it.
     o : stream of Beside(lanes), Out
         Beside the tables' output; the plan is zero in builds without a transform.
-    byte, byte_index, bitmap_strobe, bitmap_set : In
-        Bitmap bytes for :class:`TokenIndex`.
-    release : Out
-        A block is done with its set of tables.
+    list_row, list_offset, list_strobe, list_set : In
+        Tokens of the block to come, for :class:`TokenIndex`.
+    opened : Out
+        The pending block is taken on: the other set is free.
     error, error_strobe : Out
         :class:`KvError` of the block.
     """
@@ -55,14 +56,14 @@ class RowSequencer(wiring.Component):
                 "rows": In(stream.Signature(Beat(config.input_bits))),
                 "beat": Out(self.beat_bits),
                 "codes": Out(data.ArrayLayout(2, config.lanes)),
-                "set": Out(2),
+                "set": Out(1),
                 "read": Out(1),
                 "o": Out(stream.Signature(Beside(config.lanes))),
-                "byte": In(8),
-                "byte_index": In(6),
-                "bitmap_strobe": In(1),
-                "bitmap_set": In(1),
-                "release": Out(1),
+                "list_row": In(7),
+                "list_offset": In(9),
+                "list_strobe": In(1),
+                "list_set": In(1),
+                "opened": Out(1),
                 "error": Out(ERROR_BITS),
                 "error_strobe": Out(1),
             }
@@ -92,13 +93,15 @@ class RowSequencer(wiring.Component):
             window.units.eq(select.units),
             select.window.eq(window.window),
             self.codes.eq(select.codes),
-            tokens.byte.eq(self.byte),
-            tokens.byte_index.eq(self.byte_index),
-            tokens.write.eq(self.bitmap_strobe),
-            tokens.write_set.eq(self.bitmap_set),
+            tokens.row.eq(self.list_row),
+            tokens.offset.eq(self.list_offset),
+            tokens.write.eq(self.list_strobe),
+            tokens.write_set.eq(self.list_set),
             tokens.first.eq(header.token),
             tokens.sparse.eq(header.span != 0),
-            tokens.read_set.eq(self.set[0]),
+            tokens.read.eq(self.read),
+            tokens.read_set.eq(self.set),
+            tokens.read_row.eq(row),
         ]
         for g in range(select.groups_count):
             # Formats of more than a bit per code have them in segment 0, which a ternary block is all of.
@@ -125,8 +128,7 @@ class RowSequencer(wiring.Component):
             m.d.sync += tag.marked.eq(1)
 
         def finish():
-            m.d.comb += self.release.eq(1)
-            m.d.sync += [self.set.eq(self.set + 1), waiting.eq(0)]
+            m.d.sync += [self.set.eq(~self.set), waiting.eq(0)]
             m.next = "IDLE"
 
         with m.FSM():
@@ -144,6 +146,7 @@ class RowSequencer(wiring.Component):
                         m.d.sync += [there.eq(1), tag.token_last.eq(1), tag.last.eq(1)]
                         if self.config.transforms:
                             m.d.sync += beside.plan.eq(0)
+                        m.d.comb += self.opened.eq(1)
                         with m.If(verdict.bare):
                             finish()
                         with m.Else():
@@ -153,31 +156,29 @@ class RowSequencer(wiring.Component):
                         # The packet's first chunk here is the last word before the rows.
                         m.d.comb += window.skip.eq(window.held)
                         with m.If(window.held):
-                            m.d.comb += [window.open.eq(1), tokens.start.eq(1)]
+                            m.d.comb += [window.open.eq(1), self.opened.eq(1)]
                             m.next = "ROWS"
                     with m.Else():
-                        m.d.comb += [window.open.eq(1), tokens.start.eq(1)]
+                        m.d.comb += [window.open.eq(1), self.opened.eq(1)]
                         m.next = "ROWS"
             with m.State("ROWS"):
-                first = beat == 0
-                m.d.comb += tokens.free.eq(room & first)
-                with m.If(room & (tokens.there | ~first) & (window.there | window.ended)):
-                    m.d.comb += [self.read.eq(1), window.take.eq(~window.ended), tokens.next.eq(first)]
+                with m.If(room & (window.there | window.ended)):
+                    m.d.comb += [self.read.eq(1), window.take.eq(~window.ended)]
                     m.d.sync += [
                         there.eq(1),
                         tag.token_last.eq(token_last),
                         tag.last.eq(final),
                         tag.channel.eq(beat << ceil_log2(lanes)),
                         tag.groups.eq(select.groups),
-                        beat.eq(Mux(token_last, 0, beat + 1)),
+                        beat.eq(increment(m, beat) & (~token_last).replicate(len(beat))),
                     ]
                     if self.config.transforms:
                         m.d.sync += beside.plan.eq(self._plan(m, header, first_group, token_last))
                     with m.If(token_last):
-                        m.d.sync += row.eq(row + 1)
+                        m.d.sync += row.eq(increment(m, row))
                     with m.If(window.ended):
                         fail(KvError.SHORT)
-                    with m.Elif(ternary & select.invalid):
+                    with m.Elif(window.invalid):
                         fail(KvError.TRIT)
                     with m.If(final):
                         with m.If(window.ended):
@@ -193,16 +194,22 @@ class RowSequencer(wiring.Component):
                     with m.If(~window.padded):
                         fail(KvError.PADDING)
                 with m.Elif(window.aligned):
-                    with m.If(window.ended):
-                        finish()
-                    with m.Else():
+                    m.d.sync += waiting.eq(0)
+                    m.next = "LAST"
+                    with m.If(~window.ended):
                         fail(KvError.LONG)
+                        m.d.sync += waiting.eq(1)
                         m.next = "DRAIN"
                 with m.Elif(window.ended):
                     fail(KvError.SHORT)
-                    finish()
+                    m.d.sync += waiting.eq(0)
+                    m.next = "LAST"
                 with m.Else():
                     m.d.comb += window.skip.eq(window.held)
+            with m.State("LAST"):
+                # The token's index needs the header until the last beat has left.
+                with m.If(room):
+                    finish()
             with m.State("DRAIN"):
                 with m.If(window.ended):
                     finish()

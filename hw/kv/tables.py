@@ -1,12 +1,12 @@
 """Value tables: every value of every channel, written once per block, read by code once per element."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.kv.layouts import Header
-from hw.kv.records import RecordLoader
+from hw.kv.layouts import Header, RecordWrite
+from hw.kv.store import RecordStore
 from hw.kv.values import ValueUnit
 from hw.spec.kv_config import KvEngineConfig
 
@@ -20,7 +20,7 @@ class ValueTables(wiring.Component):
 
     A lane's memory holds the four values of its channels, addressed by set, beat of the token and code: a code becomes
     its value by being part of the address. One value unit fills them, with 32 lanes two, one for even and one for odd
-    channels.
+    channels, each behind a store of records.
 
     Reads have a latency of 1 cycle and a throughput of ``lanes`` elements per cycle.
 
@@ -30,22 +30,16 @@ class ValueTables(wiring.Component):
 
     Members
     -------
-    slice, valid, take : In, In, Out
-        The metadata, 16 bits after 16 bits.
-    header : Header, In
+    record, room : RecordWrite, In, Out
+        Metadata to be written; ``room``: it may be.
+    header, write_set : Header, In
         Of the block being written.
-    write_set : In
-        The set to write.
     start : In
-        High for a cycle before a block's first slice.
-    loaded : Out
-        All of the block's records are taken in.
-    bad : Out
-        A scale or minimum in this cycle is not allowed.
+        Drop what is not written yet, and begin a block.
     overflow : Out
         Some value of this block was beyond FP16.
     idle : Out
-        Everything taken in is written with the end of this cycle.
+        The values of all records so far are written with the end of this cycle.
     beat, codes, read_set, read : In
         Address of a read, and its strobe.
     values : Out
@@ -57,14 +51,11 @@ class ValueTables(wiring.Component):
         beats = config.max_channels // config.lanes
         super().__init__(
             {
-                "slice": In(16),
-                "valid": In(1),
-                "take": Out(1),
+                "record": In(RecordWrite),
+                "room": Out(1),
                 "header": In(Header),
                 "write_set": In(1),
                 "start": In(1),
-                "loaded": Out(1),
-                "bad": Out(1),
                 "overflow": Out(1),
                 "idle": Out(1),
                 "beat": In(ceil_log2(beats)),
@@ -79,57 +70,43 @@ class ValueTables(wiring.Component):
         m = Module()
         lanes, count = self.config.lanes, self.config.value_units
         lane_bits, unit_bits = ceil_log2(lanes), ceil_log2(count)
-        m.submodules.loader = loader = RecordLoader(self.config)
-        m.d.comb += [
-            loader.slice.eq(self.slice),
-            loader.valid.eq(self.valid),
-            self.take.eq(loader.take),
-            loader.header.eq(self.header),
-            loader.start.eq(self.start),
-            self.loaded.eq(loader.loaded),
-            self.bad.eq(loader.bad),
-        ]
-        transformed = Cat(self.header.transform0 != 0, self.header.transform1 != 0) if self.config.transforms else 0
-        units, indices = [], []
+        units, stores = [], []
         for u in range(count):
-            m.submodules[f"unit{u}"] = unit = ValueUnit()
+            m.submodules[f"store{u}"] = store = RecordStore(self.config, u)
+            m.submodules[f"unit{u}"] = unit = ValueUnit(bool(self.config.transforms))
             units.append(unit)
+            stores.append(store)
             m.d.comb += [
-                unit.load_scale.eq(loader.load_scale[u]),
-                unit.load_minimum.eq(loader.load_minimum[u]),
-                unit.significand.eq(loader.significand),
-                unit.exponent.eq(loader.exponent),
-                unit.segment.eq(loader.segment),
-                unit.minimum.eq(loader.minimum[u]),
-                unit.format.eq(self.header.format),
-                unit.transformed.eq(transformed),
-                unit.clear.eq(self.start),
-                loader.free[u].eq(unit.free),
-                loader.waiting[u].eq(unit.waiting),
+                store.record.eq(self.record),
+                store.start.eq(self.start),
+                store.next.eq(unit.last),
+                unit.there.eq(store.there),
+                unit.channel.eq(store.channel),
+                unit.significand.eq(store.significand),
+                unit.exponent.eq(store.exponent),
+                unit.minimum.eq(store.minimum),
+                unit.header.eq(self.header),
             ]
-            # Values come out channel after channel: counting them gives their place.
-            index = Signal(7 - unit_bits, name=f"index{u}", reset_less=True)
-            with m.If(self.start):
-                m.d.sync += index.eq(0)
-            with m.Elif(unit.strobe & unit.last):
-                m.d.sync += index.eq(index + 1)
-            indices.append(index)
-        m.d.comb += self.idle.eq(Cat(unit.idle for unit in units).all())
-        beyond = Signal()
-        m.d.comb += self.overflow.eq(beyond | Cat(unit.overflow for unit in units).any())
-        m.d.sync += beyond.eq(self.overflow & ~self.start)
+        m.d.comb += [
+            self.room.eq(Cat(store.room for store in stores).all()),
+            self.idle.eq(Cat(store.idle for store in stores).all()),
+        ]
+        with m.If(self.start):
+            m.d.sync += self.overflow.eq(0)
+        with m.Elif(Cat(unit.overflow for unit in units).any()):
+            m.d.sync += self.overflow.eq(1)
 
         rows = 2 * CODES * self.config.max_channels // lanes
         for lane in range(lanes):
-            unit, index = units[lane % count], indices[lane % count]
+            unit, channel = units[lane % count], stores[lane % count].channel
             m.submodules[f"lane{lane}"] = table = memory.Memory(shape=16, depth=rows, init=[])
             write, read = table.write_port(), table.read_port()
             beat_bits = len(write.addr) - 3
-            own = index[: lane_bits - unit_bits] == lane >> unit_bits
+            own = channel[unit_bits:lane_bits] == lane >> unit_bits
             m.d.comb += [
-                write.addr.eq(Cat(unit.code, index[lane_bits - unit_bits :][:beat_bits], self.write_set)),
+                write.addr.eq(Cat(unit.code, channel[lane_bits:][:beat_bits], self.write_set)),
                 write.data.eq(unit.value),
-                write.en.eq(unit.strobe & own),
+                write.en.eq(unit.there & own),
                 read.addr.eq(Cat(self.codes[lane], self.beat, self.read_set)),
                 read.en.eq(self.read),
                 self.values[lane].eq(read.data),

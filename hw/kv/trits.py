@@ -1,21 +1,20 @@
 """Five ternary digits out of a byte."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.kv.ripple import add
 from hw.spec.kv_block import TRITS_PER_BYTE
 
-__all__ = ["INVALID_DIGIT", "TritDecoder"]
-
-INVALID_DIGIT = 3
+__all__ = ["TritDecoder"]
 
 
 class TritDecoder(wiring.Component):
     """Digits of ``byte`` in base 3, the lowest first; combinational.
 
-    Long division by 3, bit by bit, of the byte and then of each quotient: the remainders are the digits. A byte of 243
-    or more is invalid and gives :data:`INVALID_DIGIT` five times.
+    The highest digit first: each is whether what is left of the byte reaches once and twice its weight. The digits of
+    an invalid byte, 243 or more, mean nothing.
 
     Members
     -------
@@ -30,19 +29,17 @@ class TritDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.invalid.eq(self.byte >= 3**TRITS_PER_BYTE)
-        dividend = list(self.byte)
-        for k in range(TRITS_PER_BYTE):
-            remainder = Cat(dividend[-1], 0)
-            quotient = []
-            for place in reversed(range(len(dividend) - 1)):
-                step = Signal(2, name=f"step{k}_{place}")
-                high, low, bit = remainder[1], remainder[0], dividend[place]
-                m.d.comb += step.eq(Cat((high & ~bit) | (~high & ~low & bit), (low & ~bit) | (high & bit)))
-                quotient.append(high | (low & bit))
-                remainder = step
-            m.d.comb += self.digits[k].eq(remainder | self.invalid.replicate(2))
-            limit = (3 ** (TRITS_PER_BYTE - 1 - k) - 1).bit_length()
-            dividend = list(reversed(quotient))[:limit]
-            if not dividend:
-                break
+        rest = self.byte
+        for k in reversed(range(1, TRITS_PER_BYTE)):
+            weight, width = 3**k, (3**k - 1).bit_length()
+            once, twice = Signal(len(rest) + 1, name=f"once{k}"), Signal(len(rest) + 1, name=f"twice{k}")
+            left = Signal(width, name=f"left{k}")
+            m.d.comb += [
+                once.eq(add(m, rest, C(-weight, len(rest)))),
+                twice.eq(add(m, rest, C(-2 * weight, len(rest)))),
+                self.digits[k].eq(Cat(once[-1] & ~twice[-1], twice[-1])),
+                left.eq(Mux(twice[-1], twice, Mux(once[-1], once, rest))),
+            ]
+            rest = left
+        m.d.comb += self.digits[0].eq(rest)
         return m

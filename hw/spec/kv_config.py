@@ -103,9 +103,9 @@ class KvEngineConfig:
         return max(1, self.lanes // 16)
 
     @property
-    def prefix_words(self) -> int:
-        """64-bit words before the rows that are buffered: half of the largest metadata; the rest waits at the input."""
-        return self.max_channels // 4
+    def records(self) -> int:
+        """Channels' records that wait for a value unit: half of a block's; the rest waits at the input."""
+        return self.max_channels // 2 // self.value_units
 
     @property
     def row_beats(self) -> int:

@@ -9,7 +9,13 @@ LAYOUTS = "kv/test_formats.py::test_every_layout"
 DEFECTS = "kv/test_errors.py::test_every_defect[lanes8]"
 MUTATIONS = [
     Mutation("byte 243 accepted", "kv/trits.py", ">= 3**TRITS_PER_BYTE", "> 3**TRITS_PER_BYTE", "kv/test_formal.py"),
-    Mutation("a remainder of 2 lost", "kv/trits.py", "(low & ~bit) | (high & bit)", "low & ~bit", "kv/test_formal.py"),
+    Mutation(
+        "a digit of 2 taken off once",
+        "kv/trits.py",
+        "Mux(twice[-1], twice, Mux",
+        "Mux(twice[-1], once, Mux",
+        "kv/test_formal.py",
+    ),
     Mutation(
         "a packet that ends with its header is no error",
         "kv/parser.py",
@@ -20,7 +26,7 @@ MUTATIONS = [
     Mutation(
         "a valid that waits for ready", "stream.py", "self.o.ready | ~o_valid", "self.o.ready", "kv/test_formal.py"
     ),
-    Mutation("version not checked", "kv/header.py", " | (header.version != VERSION)", "", DEFECTS),
+    Mutation("version not checked", "kv/header.py", "m.If(header.version != VERSION)", "m.If(0)", DEFECTS),
     Mutation(
         "more rows than the bitmap has",
         "kv/header.py",
@@ -30,10 +36,34 @@ MUTATIONS = [
     ),
     Mutation(
         "ones of the mask not counted",
-        "kv/reader.py",
-        "counted != expected",
-        "0",
+        "kv/front.py",
+        "m.If(~complete)",
+        "m.If(0)",
         DEFECTS,
+    ),
+    Mutation("more ones than rows", "kv/front.py", "m.If(found & complete)", "m.If(0)", DEFECTS),
+    Mutation("a packet of a header alone", "kv/front.py", "m.Elif(cut)", "m.Elif(0)", DEFECTS),
+    Mutation(
+        "metadata that end the packet",
+        "kv/front.py",
+        "m.Elif(step & end):\n                    stop(KvError.SHORT)\n                with m.Elif(loader.done",
+        "m.Elif(0):\n                    stop(KvError.SHORT)\n                with m.Elif(loader.done",
+        DEFECTS,
+    ),
+    Mutation("header's check not seen", "kv/front.py", "m.If(check != HEADER_CHECK)", "m.If(0)", DEFECTS),
+    Mutation(
+        "a record store that overflows",
+        "kv/store.py",
+        "(here[:bits] != done[:bits]) | (here[bits] == done[bits])",
+        "1",
+        "kv/test_rates.py::test_rates[lanes16]",
+    ),
+    Mutation(
+        "an even channel's minimum of the next slice alone",
+        "kv/records.py",
+        "record.low.eq(Mux(second, piece[:8], piece[8:]))",
+        "record.low.eq(piece[:8])",
+        f"{LAYOUTS}[lanes8]",
     ),
     Mutation(
         "negative scale accepted",
@@ -57,9 +87,12 @@ MUTATIONS = [
         "1",
         "kv/test_errors.py -k counter",
     ),
+    Mutation("counter wraps", "kv/errors.py", "m.If(~following[-1])", "m.If(1)", "kv/test_errors.py -k counter"),
     Mutation(
-        "counter wraps", "kv/errors.py", "self.bad & ~self.count.all()", "self.bad", "kv/test_errors.py -k counter"
+        "largest value one binade late", "kv/normalize.py", "exponent[5] | exponent[:5].all()", "exponent[5]", DEFECTS
     ),
+    Mutation("value's ties up", "kv/normalize.py", "half & (rest | top[0])", "half", f"{LAYOUTS}[lanes8]"),
+    Mutation("subnormals shifted too far", "kv/normalize.py", " & left[k:].any()", "", f"{LAYOUTS}[lanes8]"),
     Mutation("nearest, ties up", "kv/fp16.py", "half & (rest | fraction[0])", "half", f"{LAYOUTS}[lanes8]"),
     Mutation(
         "sticky bit of the last shift only",
@@ -72,12 +105,25 @@ MUTATIONS = [
     Mutation(
         "a multiple of zero pushes the minimum out",
         "kv/values.py",
-        "(distance < 0) & (multiple != 0)",
-        "distance < 0",
+        "~(above | zero)",
+        "~above",
         f"{LAYOUTS}[lanes8]",
     ),
     Mutation("6-bit scales of exponent 3", "kv/scales.py", "leading << 2", "leading << 3", f"{LAYOUTS}[lanes8]"),
-    Mutation("bitmap bytes one token apart", "kv/tokens.py", "step.eq(8)", "step.eq(7)", f"{LAYOUTS}[lanes8]"),
+    Mutation(
+        "bitmap's pairs of tokens swapped",
+        "kv/front.py",
+        "Cat(~pair[0], count[1:])",
+        "Cat(pair[0], count[1:])",
+        f"{LAYOUTS}[lanes8]",
+    ),
+    Mutation(
+        "invalid byte in the next beat",
+        "kv/rows.py",
+        "(p + n) * per_unit",
+        "(p + n) * per_unit - TRITS_PER_BYTE",
+        "kv/test_formats.py::test_every_byte_of_trits[lanes8]",
+    ),
     Mutation(
         "Walsh-Hadamard difference of a beat and itself",
         "kv/wht_beats.py",
@@ -128,10 +174,10 @@ MUTATIONS = [
         f"{LAYOUTS}[lanes4]",
     ),
     Mutation(
-        "a single set of tables",
-        "kv/engine.py",
-        "reader.grant.eq(~unsent[1])",
-        "reader.grant.eq(unsent == 0)",
+        "four cycles for every channel",
+        "kv/values.py",
+        "(code[0] & one_bit) | (code[1] & (ternary | code[0]))",
+        "code.all()",
         "kv/test_rates.py::test_rates[lanes8]",
     ),
     Mutation(

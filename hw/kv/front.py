@@ -1,0 +1,266 @@
+"""The front of the KV dequant engine: packets taken apart, 16 bits at a time, up to their rows."""
+
+from functools import reduce
+from operator import xor
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from hw.kv.header import HeaderRules
+from hw.kv.layouts import ERROR_BITS, Beat, Header, RecordWrite, Verdict
+from hw.kv.records import RecordLoader
+from hw.kv.ripple import add, increment
+from hw.spec.kv_block import HEADER_CHECK
+from hw.spec.kv_config import KvEngineConfig, KvError
+
+__all__ = ["BlockFront"]
+
+SLICE = 16
+IN_WORD = 4
+
+
+class BlockFront(wiring.Component):
+    """Reads a packet's header, mask, bitmap and metadata where they stand at the input, then lets its rows pass.
+
+    Everything before the rows goes through one slice of 16 bits: the header's four are stored as they come and judged
+    then; of mask and bitmap the ones are counted, two bits per cycle but one if both are set, and the bitmap's are
+    listed for :class:`hw.kv.tokens.TokenIndex`; metadata goes to the value tables, a scale or a minimum per cycle.
+    There is no buffer: what is not used yet waits at the input.
+
+    A packet that is bad before its rows is drained here. Of the next packet nothing is taken in until the block before
+    is opened by :class:`hw.kv.sequencer.RowSequencer`: then the other of two sets of tables, bitmaps and headers is
+    free.
+
+    Members
+    -------
+    i : stream of Beat(4 * lanes), In
+    rows : stream of Beat(4 * lanes), Out
+        The packet's beats from the rows on, padding included. With 32 lanes, whose beats hold two words, the first may
+        begin with the last word before the rows.
+    start : Out
+        High before a block's first record, and after a bad one: the tables drop what they have.
+    record, room : RecordWrite, Out; In
+        The metadata; ``room``: the record may be written.
+    idle, overflow : In
+        The tables hold the values of all records so far; some were beyond FP16.
+    header, set : Header, Out; Out
+        Of the block in work, with its records; the set that it is written to.
+    row, offset, listed : Out
+        ``listed``: the bitmap's one number ``row`` is bit ``offset``.
+    mask_bits, mask_strobe : Out
+        The mask, two bits per strobe, as it passes; a pair with both set passes twice.
+    pending, opened : Out, In
+        A block is ready to be opened; it is.
+    verdict : Verdict, Out
+        With ``pending``.
+    open_set, open_header : In, Header, Out
+        The sequencer's set; the header there, a cycle later.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        beat = stream.Signature(Beat(config.input_bits))
+        super().__init__(
+            {
+                "i": In(beat),
+                "rows": Out(beat),
+                "start": Out(1),
+                "record": Out(RecordWrite),
+                "room": In(1),
+                "idle": In(1),
+                "overflow": In(1),
+                "header": Out(Header),
+                "set": Out(1),
+                "row": Out(7),
+                "offset": Out(9),
+                "listed": Out(1),
+                "mask_bits": Out(2),
+                "mask_strobe": Out(1),
+                "pending": Out(1),
+                "opened": In(1),
+                "verdict": Out(Verdict),
+                "open_set": In(1),
+                "open_header": Out(Header),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        beat, header, verdict = self.i.payload, self.header, self.verdict
+        # The slice at work; ``at`` counts modulo the 16 bytes that packets are multiples of.
+        slices = self.config.input_bits // SLICE
+        at, step, end = Signal(3), Signal(), Signal()
+        place = at[: ceil_log2(slices)]
+        piece = Signal(SLICE)
+        m.d.comb += [piece.eq(beat.data.word_select(place, SLICE)), end.eq(beat.last & place.all())]
+        with m.If(step):
+            m.d.sync += at.eq(increment(m, at))
+            m.d.comb += self.i.ready.eq(place.all())
+        first_in_word, last_in_word = ~at[:2].any(), at[:2].all()
+
+        keep = self._headers(m, piece, at)
+        check = Signal(4, reset_less=True)
+        nibbles = reduce(xor, [piece[k : k + 4] for k in range(0, SLICE, 4)])
+        m.submodules.rules = rules = HeaderRules(self.config)
+        m.d.comb += rules.header.eq(header)
+
+        sealed, cut, masking = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        error = Signal(ERROR_BITS, reset_less=True)
+        odd = Signal(reset_less=True)
+        m.d.comb += [
+            self.pending.eq(sealed & self.idle),
+            verdict.error.eq(Mux((error == 0) & self.overflow, KvError.OVERFLOW, error)),
+            verdict.bare.eq(error != 0),
+            verdict.odd.eq(odd),
+        ]
+        with m.If(self.opened):
+            m.d.sync += [sealed.eq(0), self.set.eq(~self.set)]
+
+        # One counter: bits of mask and bitmap, then channels. ``ones`` starts at -1, as rows and channels are stored.
+        count, ones = Signal(9, reset_less=True), Signal(8, reset_less=True)
+        pair, both, found = Signal(2), Signal(), Signal()
+        expected = Mux(masking, Cat(C(7, 3), header.segment0), header.rows)
+        complete = Signal()
+        scan, scanned = Signal(), Signal()
+        last_word = Mux(masking, header.channels[3], add(m, header.span[:3], C(7, 3))[:3])
+        counted = increment(m, ones, found)
+        m.submodules.loader = loader = RecordLoader(self.config)
+        m.d.comb += [
+            pair.eq(piece.word_select(count[1:4], 2) & Cat(~count[0], 1)),
+            both.eq(pair.all()),
+            found.eq(scan & pair.any()),
+            complete.eq(ones == expected),
+            scanned.eq(count[1:6].all() & (count[6:] == last_word)),
+            self.row.eq(counted),
+            self.offset.eq(Cat(~pair[0], count[1:])),
+            self.listed.eq(found & ~masking),
+            self.mask_bits.eq(pair),
+            self.mask_strobe.eq(scan & masking),
+            loader.slice.eq(piece),
+            loader.channel.eq(count),
+            loader.header.eq(header),
+            loader.start.eq(self.start),
+            self.record.eq(loader.record),
+        ]
+        with m.If(scan | loader.done):
+            m.d.sync += count.eq(
+                Cat(
+                    Mux(scan, both, ~count[0]),
+                    increment(m, count[1:], Mux(scan, ~both, count[0])),
+                )
+            )
+        with m.If(scan):
+            m.d.sync += ones.eq(counted)
+
+        def stop(code):
+            m.d.sync += error.eq(code)
+            m.next = "STOP"
+
+        def fresh():
+            m.d.comb += self.start.eq(1)
+            m.d.sync += [count.eq(0), ones.eq(-1)]
+
+        with m.If(step):
+            m.d.sync += cut.eq(end)
+        with m.FSM():
+            with m.State("HEADER"):
+                with m.If(self.i.valid & ~sealed):
+                    m.d.comb += [step.eq(1), keep.eq(1)]
+                    m.d.sync += error.eq(0)
+                    m.d.sync += check.eq(Mux(first_in_word, 0, check) ^ nibbles)
+                    with m.If(last_in_word):
+                        m.next = "OPEN"
+                    with m.Elif(end):
+                        stop(KvError.SHORT)
+            with m.State("OPEN"):
+                # The header is at the memory's output a cycle after its last slice is written.
+                fresh()
+                m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.comb += self.start.eq(1)
+                m.d.sync += masking.eq(1)
+                with m.If(check != HEADER_CHECK):
+                    stop(KvError.HEADER)
+                with m.Elif(rules.error != 0):
+                    stop(rules.error)
+                with m.Elif(cut):
+                    stop(KvError.SHORT)
+                with m.Elif(header.segment0 != header.channels):
+                    m.next = "BITS"
+                with m.Else():
+                    m.d.sync += masking.eq(0)
+                    m.next = "RECORDS"
+                    with m.If(header.span != 0):
+                        m.next = "BITS"
+            with m.State("BITS"):
+                m.d.comb += self.start.eq(1)
+                with m.If(self.i.valid):
+                    m.d.comb += [scan.eq(1), step.eq(count[1:4].all() & ~both)]
+                    with m.If(found & complete):
+                        stop(Mux(masking, KvError.CHANNELS, KvError.TOKEN))
+                    with m.Elif(step & end):
+                        stop(KvError.SHORT)
+                    with m.Elif(scanned & ~both):
+                        m.next = "COUNTED"
+            with m.State("COUNTED"):
+                fresh()
+                m.d.sync += masking.eq(0)
+                with m.If(~complete):
+                    stop(Mux(masking, KvError.CHANNELS, KvError.TOKEN))
+                with m.Elif(masking & (header.span != 0)):
+                    m.next = "BITS"
+                with m.Else():
+                    m.next = "RECORDS"
+            with m.State("RECORDS"):
+                m.d.comb += [loader.valid.eq(self.i.valid & self.room), step.eq(loader.take)]
+                with m.If(loader.bad):
+                    stop(KvError.SCALE)
+                with m.Elif(step & end):
+                    stop(KvError.SHORT)
+                with m.Elif(loader.done & loader.last):
+                    m.next = "PAD"
+            with m.State("PAD"):
+                with m.If(first_in_word):
+                    m.d.sync += [sealed.eq(1), odd.eq(at[2]), at.eq(0)]
+                    m.next = "ROWS"
+                with m.Elif(self.i.valid):
+                    m.d.comb += step.eq(1)
+                    with m.If(end):
+                        stop(KvError.SHORT)
+            with m.State("ROWS"):
+                m.d.comb += [self.rows.valid.eq(self.i.valid), self.i.ready.eq(self.rows.ready)]
+                with m.If(self.i.valid & self.rows.ready & beat.last):
+                    m.next = "HEADER"
+            with m.State("STOP"):
+                fresh()
+                m.d.sync += [sealed.eq(1), at.eq(0)]
+                m.next = "DRAIN"
+                with m.If(cut):
+                    m.next = "HEADER"
+            with m.State("DRAIN"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & beat.last):
+                    m.next = "HEADER"
+        m.d.comb += self.rows.payload.eq(beat)
+        return m
+
+    def _headers(self, m, piece, at):
+        """Two headers in four memories, a slice in each; returns the strobe that writes one."""
+        keep = Signal()
+        mine, opened = [], []
+        for k in range(IN_WORD):
+            m.submodules[f"header{k}"] = store = memory.Memory(shape=SLICE, depth=2, init=[])
+            write, own, other = store.write_port(), store.read_port(), store.read_port()
+            m.d.comb += [
+                write.addr.eq(self.set),
+                write.data.eq(piece),
+                write.en.eq(keep & (at[:2] == k)),
+                own.addr.eq(self.set),
+                other.addr.eq(self.open_set),
+            ]
+            mine.append(own.data)
+            opened.append(other.data)
+        m.d.comb += [self.header.eq(Cat(mine)), self.open_header.eq(Cat(opened))]
+        return keep
