@@ -106,7 +106,9 @@ class BlockFront(wiring.Component):
         m.submodules.rules = rules = HeaderRules(self.config)
         m.d.comb += rules.header.eq(header)
 
-        sealed, cut, masking = Signal(), Signal(reset_less=True), Signal(reset_less=True)
+        sealed = Signal()
+        cut = Signal(reset_less=True)
+        masking = Signal(reset_less=True)
         error = Signal(ERROR_BITS, reset_less=True)
         odd = Signal(reset_less=True)
         m.d.comb += [
