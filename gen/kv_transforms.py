@@ -67,7 +67,7 @@ class PlainArithmetic(wiring.Component):
                     self.beyond[k].eq(negative),
                 ]
                 continue
-            m.submodules[f"lane{k}"] = arithmetic = ValueArithmetic()
+            m.submodules[f"lane{k}"] = arithmetic = ValueArithmetic(registered=True)
             m.d.comb += [
                 arithmetic.significand.eq(significand),
                 arithmetic.exponent.eq(self.exponents[k]),
