@@ -80,13 +80,13 @@ class HeaderRules(wiring.Component):
 
         # Only the last 1024 tokens can overflow: token + rows >= 2^20, or token + 64 span > 2^20.
         low = header.token[:6]
-        in_rows, in_span = Signal(8), Signal(5)
+        in_rows, in_span = Signal(), Signal(5)
         m.d.comb += [
-            in_rows.eq(add(m, header.token[:7], header.rows)),
+            in_rows.eq(add(m, header.token[:7], header.rows)[7]),
             in_span.eq(add(m, header.token[6:10], header.span, low.any())),
         ]
         near, nearest = header.token[10:].all(), header.token[7:].all()
-        beyond = Mux(header.span != 0, near & in_span[4] & in_span[:4].any(), nearest & in_rows[7])
+        beyond = Mux(header.span != 0, near & in_span[4] & in_span[:4].any(), nearest & in_rows)
         misplaced = [beyond, header.span[3] & header.span[:3].any(), (header.span == 1) & header.rows[6]]
 
         with m.If(header.version != VERSION):
