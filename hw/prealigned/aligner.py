@@ -1,5 +1,8 @@
 """Alignment of FP16 activations to integers that share their group's exponent, once for all PEs that use them."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -129,7 +132,8 @@ class ActivationAligner(wiring.Component):
         return m
 
     def _write(self, m, write, groups, taken, freed, end_bits):
-        side, beat = Signal(range(STORED)), Signal(end_bits)
+        at, beat = Signal(STORED, init=1), Signal(end_bits)  # `at`: which group's place, one-hot
+        side = Cat(at[1] | at[3], at[2] | at[3])
         i = self.i.payload
         transfer, open_side = Signal(), Signal()
         occurring = Signal(32)  # bit e: a finite activation of exponent e, or an Inf or NaN, is in the beat
@@ -149,79 +153,68 @@ class ActivationAligner(wiring.Component):
         # A cycle later, so that the exponents have a cycle of their own.
         seen, now = Signal(32, reset_less=True), Signal(32, reset_less=True)
         first = Signal(init=1)
-        ended, ended_side = Signal(), Signal.like(side)
+        ends, ended, ended_at = Signal(), Signal(), Signal(STORED)
         came = Signal()
-        m.d.sync += [now.eq(occurring), came.eq(transfer), ended.eq(transfer & i.last), ended_side.eq(side)]
+        m.d.comb += ends.eq(transfer & i.last)
+        m.d.sync += [now.eq(occurring), came.eq(transfer), ended.eq(ends), ended_at.eq(at & ends.replicate(STORED))]
         end, planes = Signal.like(beat, reset_less=True), Signal.like(i.planes, reset_less=True)
         m.d.sync += [end.eq(beat), planes.eq(i.planes)]
         together = Signal(32)
         m.d.comb += together.eq((now & came.replicate(32)) | (seen & (~first).replicate(32)))
         m.d.sync += [seen.eq(together), first.eq(ended)]
         # The largest exponent takes two cycles.
-        known, known_side, poison, largest = ended, ended_side, Signal(), Signal(5)
+        known, poison, largest = ended_at, Signal(), Signal(5)
         for k in range(3):
-            before, known, before_side, known_side = (
-                known,
-                Signal(name=f"known{k}"),
-                known_side,
-                Signal.like(side, name=f"side{k}"),
-            )
-            m.d.sync += [known.eq(before), known_side.eq(before_side)]
+            before, known = known, Signal(STORED, name=f"known{k}")
+            m.d.sync += known.eq(before)
         zeros = leading_zeros(m, Cat(C(0, 1), seen[1:31] | 1, C(0, 1)), "above", cut=3)
         m.d.sync += [largest.eq(~zeros[:5]), poison.eq(delay(m, seen[31], "any_poison"))]
         with m.If(transfer):
             m.d.sync += beat.eq(beat + 1)
             with m.If(i.last):
-                m.d.sync += [beat.eq(0), side.eq(side + 1)]
+                m.d.sync += [beat.eq(0), at.eq(at.rotate_left(1))]
         for k, group in enumerate(groups):
-            with m.If(ended & (ended_side == k)):
+            with m.If(ended_at[k]):
                 m.d.sync += [group.before_end.eq(end - 1), group.single.eq(end == 0), group.planes.eq(planes)]
-            with m.If(known & (known_side == k)):
+            with m.If(known[k]):
                 m.d.sync += [group.exponent.eq(largest), group.poison.eq(poison)]
-                m.d.comb += taken[k].eq(1)
+        m.d.comb += taken.eq(known)
 
         # A side is closed from its last beat until it has been read.
-        closed, unread, ends = Signal(STORED), Signal(STORED), Signal()
-        m.d.comb += [ends.eq(transfer & i.last), unread.eq(closed & ~freed)]
+        closed, unread = Signal(STORED), Signal(STORED)
+        m.d.comb += unread.eq(closed & ~freed)
+        here, following = (unread & at).any(), (unread & at.rotate_left(1)).any()
         m.d.sync += [
-            closed.eq(unread | (ends << side)),
-            open_side.eq(~unread.bit_select((side + ends)[: len(side)], 1)),
+            closed.eq(unread | (at & ends.replicate(STORED))),
+            open_side.eq(Mux(ends, ~following, ~here)),
         ]
 
     def _read(self, m, read, groups, full, freed, end_bits):
         side, beat, left = Signal(range(STORED)), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
         group, active = Signal.like(groups[0], reset_less=True), Signal()
-        following, ready, load = (
-            Signal.like(group, reset_less=True),
-            Signal(),
-            Signal.like(side),
-        )  # the group after that
-        at_start, at_end = Signal(), Signal()
+        following, ready = Signal.like(group, reset_less=True), Signal()  # the group after that
+        load = Signal(STORED, init=1)  # whose place it has, one-hot
+        at_start, at_end, ending = Signal(), Signal(), Signal()  # ending: the last beat of the group's last pass
         # Beats that leave the memory will find room in the queue: nothing before it ever waits.
         m.submodules.queue = queue = BeatQueue(self.o.payload.shape(), QUEUE)
         room = Signal(QUEUE - 1, init=-1)  # in unary, and for the beat of the cycle before too
-        issue, final, leaves = Signal(), Signal(), Signal(STORED)
+        issue, turn, leaves = Signal(), Signal(), Signal(STORED)
         flags = data.StructLayout(
             {"valid": 1, "first": 1, "last": 1, "final": 1, "poison": 1, "exponent": 5, "complement": 5}
         )
-        issued, chosen = Signal(flags), Signal.like(group)
+        issued, chosen = Signal(flags), Signal(len(group.as_value()))
         m.d.comb += [
             issue.eq(active & room[1]),
-            final.eq(left == 0),
             issued.valid.eq(issue),
             issued.first.eq(at_start),
             issued.last.eq(at_end),
-            issued.final.eq(final),
-            issued.exponent.eq(group.exponent),
-            issued.complement.eq(~group.exponent),
-            issued.poison.eq(group.poison),
+            issued.final.eq(left == 0),
+            turn.eq(ready & (~active | (issue & ending))),
             read.en.eq(1),
             read.addr.eq(Cat(beat[: ceil_log2(self.beats)], side)),
         ]
-        with m.Switch(load):
-            for k, one in enumerate(groups):
-                with m.Case(k):
-                    m.d.comb += chosen.eq(one)
+        places = (one.as_value() & here.replicate(len(chosen)) for one, here in zip(groups, load, strict=True))
+        m.d.comb += chosen.eq(reduce(or_, places))
         more, less = Signal(), Signal()
         m.d.sync += [
             more.eq(queue.taken & ~issue),
@@ -231,34 +224,49 @@ class ActivationAligner(wiring.Component):
         with m.If(~ready):
             m.d.sync += [
                 following.eq(chosen),
-                ready.eq(full.bit_select(load, 1)),
-                load.eq(load + full.bit_select(load, 1)),
+                ready.eq((full & load).any()),
+                load.eq(Mux((full & load).any(), load.rotate_left(1), load)),
             ]
+        then_at_end, then_left = Signal(), Signal.like(left)
+        m.d.comb += [
+            then_at_end.eq(Mux(at_end, group.single, beat == group.before_end)),
+            then_left.eq(left - at_end),
+        ]
         with m.If(issue):
             m.d.sync += [
                 beat.eq(Mux(at_end, 0, beat + 1)),
                 at_start.eq(at_end),
-                at_end.eq(Mux(at_end, group.single, beat == group.before_end)),
-                left.eq(left - at_end),
-                active.eq(~(at_end & final)),
-                side.eq(side + (at_end & final)),
+                at_end.eq(then_at_end),
+                left.eq(then_left),
+                ending.eq(then_at_end & (then_left == 0)),
+                active.eq(~ending),
+                side.eq(side + ending),
             ]
-        with m.If(ready & (~active | (issue & at_end & final))):
+        with m.If(turn):
             m.d.sync += [
-                group.eq(following),
+                group.single.eq(following.single),
+                group.before_end.eq(following.before_end),
                 active.eq(1),
                 ready.eq(0),
                 at_start.eq(1),
                 at_end.eq(following.single),
                 left.eq(following.planes),
+                ending.eq(following.single & (following.planes == 0)),
             ]
-        m.d.comb += leaves.eq((issue & at_end & final) << side)
+        m.d.comb += leaves.eq((issue & ending) << side)
         m.d.sync += freed.eq(leaves)
 
+        # What many gates wait for follows a cycle later: the group's exponent joins its beats behind the first stage.
+        turned, exponent, poison = Signal(), Signal(5, reset_less=True), Signal(reset_less=True)
+        m.d.sync += turned.eq(turn)
+        with m.If(turned):
+            m.d.sync += [exponent.eq(following.exponent), poison.eq(following.poison)]
         stages = [issued]
         for k in range(1 + ALIGNMENT):
             stage = Signal(flags, name=f"stage{k}")
             m.d.sync += stage.eq(stages[-1])
+            if k == 1:
+                m.d.sync += [stage.exponent.eq(exponent), stage.complement.eq(~exponent), stage.poison.eq(poison)]
             stages.append(stage)
         out, aligned = stages[-1], Signal(self.o.payload.shape())
         m.d.comb += [
