@@ -36,6 +36,8 @@ __all__ = ["MARKERS", "HeadMeasurement", "ReadMeasurement", "measure_heads", "me
 
 LONG = 1 << 15
 HEAD_DIM = 128
+BLOCKS = 1 << 18
+"""Of the address generators built here: at 32k tokens all heads of Qwen3-4B are more than the presets' 2^17."""
 MARKERS = "<!-- long context: begin (python -m verif.attention.long_context) -->", "<!-- long context: end -->"
 
 
@@ -146,7 +148,7 @@ def _one_token(config: RlkvConfig, plan: MemoryPlan, masks: list[int], tokens: i
 
 def measure_reads(table: str, path: Path, sparsity: float, seed: int, *, tokens: int = LONG) -> ReadMeasurement:
     """The policy of an adapter table at a sparsity: one decoded token's READs from the simulated address generator."""
-    config = rlkv_preset(TABLES[table])
+    config = rlkv_preset(TABLES[table], blocks=BLOCKS)
     policy = select_full(load_adapter(path), sparsity)
     plan = MemoryPlan(config=config, head_dim=HEAD_DIM, fmt=preset("default"), n_full=policy.n_full)
     case, before = _one_token(config, plan, policy.masks(), tokens)
