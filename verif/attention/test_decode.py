@@ -11,18 +11,22 @@ from hw.axi.score_core import ScoreCoreAxi
 from hw.axi.value_core import ValueCoreAxi
 from hw.rlkv.generator import KvAddressGenerator
 from hw.spec.attention import AttentionConfig
+from hw.spec.kv_formats import KvTransform
 from hw.spec.rlkv import rlkv_preset
 from sim.design import build_design
 from verif.attention.decode import decode
 from verif.attention.layer import LayerCache
 
-CONFIG = AttentionConfig(minima=True)
+CONFIG = AttentionConfig(minima=True, transforms=frozenset({KvTransform.WHT, KvTransform.RFFT}))
 CONTEXT = 296
 """A block of 112 tokens is packed; with the next token the residual wraps in its ring."""
 KEYS = {
     "K2S+K1, wht": KeyFormat(),
     "K1, wht": KeyFormat(anomalous_code=None),
     "K2S, wht": KeyFormat(code="s2", anomalous_code=None),
+    "K2S+K1, rfft": KeyFormat(transform="rfft"),
+    "K2S, rfft": KeyFormat(code="s2", anomalous_code=None, transform="rfft"),
+    "K2+K1, rfft": KeyFormat(anomalous_code="u2", metadata="fp16", transform="rfft"),
     "K1": KeyFormat(anomalous_code=None, transform="none", metadata="fp16", centre=False),
     "K2+K1": KeyFormat(anomalous_code="u2", metadata="q8"),
     "K2": KeyFormat(code="u2", anomalous_code=None, transform="none", metadata="fp16"),
