@@ -35,7 +35,7 @@ BLOCKS = 100
 FEW_BLOCKS = 10
 SMALLEST_GROUP = 32
 GROUP = 128
-SMALLEST_KEPT = {4: 32, 8: 32, 16: 64, 32: 128}
+SMALLEST_KEPT = {4: 32, 8: 64, 16: 64, 32: 128}
 """Tokens per block from which on every format keeps its rate."""
 
 
