@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hw.spec.choices import require_choice
 from hw.spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from hw.spec.datatypes import Datatype
 from hw.spec.packet import GROUP_SIZES
@@ -50,11 +51,7 @@ class BitSerialConfig:
             "signed_special_terms": (False, True),
         }
         for name, choices in allowed.items():
-            value = getattr(self, name)
-            if type(value) is not type(choices[0]):
-                raise TypeError(f"{name} must be a {type(choices[0]).__name__}, not {value!r}")
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, not {value!r}")
+            require_choice(name, getattr(self, name), choices)
         if not self.datatypes or any(not isinstance(d, Datatype) for d in self.datatypes):
             raise ValueError(f"datatypes must be a non-empty tuple of Datatype, not {self.datatypes!r}")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from hw.spec.choices import require_choice
 from hw.spec.packet import GROUP_SIZES
 
 __all__ = ["ACCUMULATOR_BITS", "PRESETS", "ROUNDINGS", "ColumnConfig", "preset"]
@@ -60,11 +61,7 @@ class ColumnConfig:
             "signed_special_terms": (False, True),
         }
         for name, choices in allowed.items():
-            value = getattr(self, name)
-            if type(value) is not type(choices[0]):
-                raise TypeError(f"{name} must be a {type(choices[0]).__name__}, not {value!r}")
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, not {value!r}")
+            require_choice(name, getattr(self, name), choices)
         shortest = self.group_size // self.lanes  # cycles of a group of one-term codes
         if self.group_interval > shortest:
             raise ValueError(

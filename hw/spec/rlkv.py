@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 
+from hw.spec.choices import require_choice
 from hw.spec.kv_block import MAX_TOKENS, KvHeader
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
@@ -100,19 +101,11 @@ def _whole(name: str, value, low: int, high: int, step: int = 1) -> None:
         raise ValueError(f"{name} must be in {low}..{high}{multiple}, not {value}")
 
 
-def _choice(name: str, value, allowed: tuple) -> None:
-    kind = type(allowed[0])
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be {'an int' if kind is int else 'a str'}, not {value!r}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
-
-
 def exact_token_bytes(head_dim: int, kind: str = "int8", beat_bytes: int = 16) -> int:
     """Bytes of one token's key or value outside blocks: ``"int8"`` (D codes, their FP16 scale, and two bytes for the
     scale of the same token's value; to a multiple of 4, at least a beat) or ``"fp16"`` (whole beats)."""
     _whole("head_dim", head_dim, 1, 1024)
-    _choice("kind", kind, ("int8", "fp16"))
+    require_choice("kind", kind, ("int8", "fp16"))
     if kind == "int8":
         return max(beat_bytes, -(-(head_dim + 4) // SLOT_UNIT) * SLOT_UNIT)
     return -(-2 * head_dim // beat_bytes) * beat_bytes
@@ -186,11 +179,11 @@ class RlkvConfig:
         _whole("heads", self.heads, 1, 64)
         _whole("group", self.group, 1, 8)
         _whole("requests", self.requests, 1, 16)
-        _choice("block_tokens", self.block_tokens, (32, 64, 128))
+        require_choice("block_tokens", self.block_tokens, (32, 64, 128))
         _whole("sink", self.sink, 0, min(255, self.block_tokens - 1))
         _whole("recent", self.recent, 1, 4096)
         _whole("residual", self.residual, 0, 4096)
-        _choice("beat_bytes", self.beat_bytes, (8, 16, 32, 64))
+        require_choice("beat_bytes", self.beat_bytes, (8, 16, 32, 64))
         _whole("token_bytes", self.token_bytes, self.beat_bytes, 1 << 12, SLOT_UNIT)
         _whole("block_bytes", self.block_bytes, self.beat_bytes, 1 << 18, self.beat_bytes)
         _whole("blocks", self.blocks, 1, 1 << 20)

@@ -38,7 +38,7 @@ def test_values_that_are_not_allowed(name, value, allowed):
     [("pes", 8.0), ("pes", True), ("lanes", "4"), ("rounding", 1), ("digit_bits", None), ("signed_special_terms", 1)],
 )
 def test_types_that_are_not_allowed(name, value):
-    with pytest.raises(TypeError, match=f"{name} must be a .*, not {value!r}"):
+    with pytest.raises(TypeError, match=f"{name} must be an? .*, not {value!r}"):
         ColumnConfig(**{name: value})
 
 
