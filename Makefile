@@ -25,7 +25,7 @@ make demo      generated Verilog runs real LLM tensors; build/demo/report.json a
 make verilog   Verilog and a JSON sidecar for every top of a preset, in build/verilog/
 make synth     area, gate equivalents and delay of every block; build/synth/report.json
 make density   throughput per gate of the pre-aligned PEs, edges included, beside peers; build/density/report.json
-make explore   digit sets, lanes, widths, pipeline registers of the pre-aligned tile; build/density/exploration.json
+make explore   digit sets, lanes, widths, registers, accumulators of the pre-aligned tile; build/density/exploration.json
 make kv-area   the KV engine beside engines with arithmetic in every lane; build/synth/kv.json
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/

@@ -1,8 +1,9 @@
 """``bitmosaic explore``: the pre-aligned tile along each of its parameters, so that a choice can be compared.
 
 From ``dense`` one parameter at a time is changed: digit set, lanes, width of the aligned activations, pipeline
-registers. Every entry is an 8 x 8 tile composed like those of `gen.density`, edges included, but of one quick variant
-of the recipe: entries compare with each other, not with the figures of ``make density``.
+registers, how far the accumulator's carries propagate. Every entry is an 8 x 8 tile composed like those of
+`gen.density`, edges included, but of one quick variant of the recipe: entries compare with each other, not with the
+figures of ``make density``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ __all__ = ["exploration", "exploration_markdown", "explore", "points"]
 
 BASE = "dense"
 WIDTHS = (12, 14, 16, 17, 18, 19, 20, 22, 24)
+SEGMENTS = {"carry-save": 1, "split, 4 bits": 4, "split, 8 bits": 8, "split, 16 bits": 16, "carry-propagate": 64}
 REGISTERS = ((2,), (4,), (16,), (16, 4), (16, 6, 2), (16, 8, 4, 2), (16, 11, 8, 6, 4, 3, 2))
 SHOWN = ("fp3", "fp4", "int6", "int8")
 
@@ -41,6 +43,8 @@ def points() -> Iterator[tuple[str, str, PrealignedConfig]]:
         yield "W", str(width), replace(base, activation_bits=width)
     for registers in REGISTERS:
         yield "registers", " ".join(map(str, registers)), replace(base, registers=registers)
+    for name, bits in SEGMENTS.items():
+        yield "accumulator", name, replace(base, segment_bits=bits)
 
 
 def exploration(
@@ -115,7 +119,7 @@ def explore(
     out: Annotated[Path, typer.Option(help="Directory for exploration.json and the cache.")] = Path("build/density"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:
-    """Compare digit sets, lanes, widths and pipeline registers of the pre-aligned tile (quick variant)."""
+    """Compare digit sets, lanes, widths, registers and accumulators of the pre-aligned tile (quick variant)."""
     from .cli import liberty_paths, progress_bar, stdout
     from .report import write_report
 

@@ -58,13 +58,13 @@ class PrealignedPE(wiring.Component):
     multiples, select --> mux --> xor --> 3:2 tree --> + --> drain register --> o
                                   negative   |         ^ |         ^
        free carry bits of the tree ----------+         | |         +-- chain (the next PE's o)
-                                                accumulator (carry-save): sum, shifted sum or 0
+                                               accumulator (two numbers): sum, shifted sum or 0
     ```
 
     A group's sum is ``sum over planes p, beats: digit * q * 2**(plane_bits * p)``, highest plane first
     (docs/prealigned.md, section 4). Lanes are added in offset binary, so no row is sign-extended; negation is a one's
-    complement whose 1 goes into a carry bit that the tree leaves free. No carry propagates anywhere: whoever takes
-    ``o`` adds its two halves.
+    complement whose 1 goes into a carry bit that the tree leaves free. No carry propagates further than
+    ``segment_bits``: whoever takes ``o`` adds its two halves.
 
     Throughput is one step per cycle; a step never waits. A cycle without a step is a step with all digits 0 and
     ``keep``. A group's sum is in the drain register ``latency`` cycles after its last step. In every other cycle the
@@ -116,16 +116,32 @@ class PrealignedPE(wiring.Component):
         first, second = tree.carries
         inner = compress(m, *tree.rows, old[:width], width, "inner", first)
         outer = compress(m, *inner, old[width:], width, "outer", second)
-        total = Cat(*outer)
-        shifted = Cat(*(Cat(C(0, config.plane_bits), half)[:width] for half in outer))
+        halves = self._propagate(m, *outer) if config.segment_bits > 1 else outer
+        total = Cat(*halves)
+        shifted = Cat(*(Cat(C(0, config.plane_bits), half)[:width] for half in halves))
         following = Control(tree.coming)
         keep, shift = (bit.replicate(2 * width) for bit in (following.keep, following.shift))
         m.d.sync += old.eq((total & keep) | (shifted & shift))
 
         drain = Signal(RedundantSum(width), reset_less=True)
-        m.d.sync += drain.eq(Mux(control.last, total, self.chain.as_value()))
+        chain = self.chain.as_value()
+        if config.segment_bits > 1:
+            # Where this PE saves no carry, the next one does not either.
+            chain = chain & Cat(C(-1, width), *(k > 0 and k % config.segment_bits == 0 for k in range(width)))
+        m.d.sync += drain.eq(Mux(control.last, total, chain))
         m.d.comb += self.o.eq(drain)
         return m
+
+    def _propagate(self, m, total, carry):
+        """The same sum with a saved carry before each segment but the first, and no others."""
+        width, size = self.config.accumulator_bits, self.config.segment_bits
+        sums, carries = [], [C(0, size)]
+        for low in range(0, width, size):
+            segment = Signal(len(total[low : low + size]) + 1, name=f"segment{low}")
+            m.d.comb += segment.eq(total[low : low + size] + carry[low : low + size])
+            sums.append(segment[:-1])
+            carries += [segment[-1], C(0, size - 1)]
+        return Cat(*sums), Cat(*carries)[:width]
 
     def _select(self, m, lane):
         """The lane's signed multiple plus 2**(product_bits - 1), a negative one yet lacking 1."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
+from hw.spec.choices import require_choice
 from hw.spec.datatypes import FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
 from hw.spec.digits import DIGIT_SETS, DigitSet
 from hw.spec.packet import GROUP_SIZES
@@ -12,6 +13,7 @@ __all__ = ["PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
 
 ACTIVATION_BITS = range(10, 25)
 LANES = (4, 8, 16, 32)
+SEGMENT_BITS = range(1, 65)
 
 
 def magnitude_limit(datatype: Datatype) -> int:
@@ -35,6 +37,9 @@ class PrealignedConfig:
     registers : tuple of int, optional
         Numbers of rows of the carry-save tree at which a pipeline register lies; ``lanes`` is the one behind the
         selection. By default lanes, half of it and so on to 2.
+    segment_bits : int
+        Bits of the PE's accumulator between two saved carries: 1 (carry-save, the default) to 64; from its width on,
+        one carry chain through the accumulator.
     group_size : int
         Largest group, 32, 64 or 128.
     datatypes : tuple of Datatype
@@ -50,18 +55,21 @@ class PrealignedConfig:
     lanes: int = 16
     activation_bits: int = 16
     registers: tuple[int, ...] | None = None
+    segment_bits: int = 1
     group_size: int = 128
     datatypes: tuple[Datatype, ...] = tuple(Datatype)
 
     def __post_init__(self):
         if not isinstance(self.digits, DigitSet):
             raise TypeError(f"digits must be a DigitSet, not {self.digits!r}")
-        for name, allowed in (("lanes", LANES), ("activation_bits", ACTIVATION_BITS), ("group_size", GROUP_SIZES)):
-            value = getattr(self, name)
-            if type(value) is not int:
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if value not in allowed:
-                raise ValueError(f"{name} must be in {tuple(allowed)}, not {value!r}")
+        whole = {
+            "lanes": LANES,
+            "activation_bits": ACTIVATION_BITS,
+            "segment_bits": SEGMENT_BITS,
+            "group_size": GROUP_SIZES,
+        }
+        for name, allowed in whole.items():
+            require_choice(name, getattr(self, name), allowed)
         if self.registers is None:
             halves = tuple(self.lanes >> k for k in range(self.lanes.bit_length() - 1))
             object.__setattr__(self, "registers", halves)

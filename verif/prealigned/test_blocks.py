@@ -36,8 +36,9 @@ def simulate(design, *benches):
         PrealignedConfig(),
         PrealignedConfig(lanes=32, registers=(32, 9, 2)),
         PrealignedConfig(lanes=8, activation_bits=24, registers=(3,)),
+        *(PrealignedConfig(lanes=4, segment_bits=bits) for bits in (5, 16, 64)),
     ],
-    ids=lambda c: f"{len(c.digits.multiples)}-{c.lanes}-{c.activation_bits}-{len(c.registers)}",
+    ids=lambda c: f"{len(c.digits.multiples)}-{c.lanes}-{c.activation_bits}-{len(c.registers)}-{c.segment_bits}",
 )
 def test_pe(config):
     """Random groups, the first with every product at its limit; sums equal modulo 2**accumulator_bits."""
