@@ -8,6 +8,7 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from hw.accumulator import GroupAccumulator
+from hw.axi.address_generator import KvAddressGeneratorAxi, field_positions
 from hw.axi.column import PEColumnAxi
 from hw.axi.core import AcceleratorCoreAxi
 from hw.axi.score_core import ScoreCoreAxi
@@ -19,19 +20,23 @@ from hw.fp32 import Fp32Adder
 from hw.kv.axi import KvDequantizerAxi
 from hw.pe import BitSerialPE
 from hw.prealigned.pe import PrealignedPE
+from hw.rlkv.layouts import CommandLayout, OperationLayout
 from hw.spec import config
 from hw.spec.attention import AttentionConfig
 from hw.spec.core import CORE_PRESETS, CoreConfig
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 from hw.spec.prealigned import PrealignedConfig
+from hw.spec.rlkv import RLKV_PRESETS, RlkvConfig
 from hw.unpacker import RowUnpacker
 
 __all__ = [
+    "ADDRESS_GENERATORS",
     "ATTENTION_CORES",
     "KV_ENGINES",
     "PRESETS",
     "Top",
+    "address_generator_parameters",
     "attention_parameters",
     "core_parameters",
     "kv_parameters",
@@ -55,6 +60,9 @@ KV_ENGINES = {
 _ALL_KEYS = {"minima": True, "transforms": frozenset({KvTransform.WHT, KvTransform.RFFT})}
 ATTENTION_CORES = {"paper": AttentionConfig(channels=128, **_ALL_KEYS), "tiny": AttentionConfig(**_ALL_KEYS)}
 """Preset -> what the attention cores are built for."""
+
+ADDRESS_GENERATORS = {"paper": RLKV_PRESETS["llama-3.1-8b"], "tiny": RLKV_PRESETS["tiny"]}
+"""Preset -> the model that the KV address generator is built for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,12 @@ def attention_parameters(attention: AttentionConfig) -> dict[str, Any]:
     return asdict(attention) | {"transforms": [transform.name for transform in sorted(attention.transforms)]}
 
 
+def address_generator_parameters(generator: RlkvConfig) -> dict[str, Any]:
+    """A generator's parameters as the sidecar holds them, with the places of all fields in its streams' TDATA."""
+    fields = {"operation": OperationLayout(generator), "command": CommandLayout(generator)}
+    return asdict(generator) | {f"{name}_fields": field_positions(layout) for name, layout in fields.items()}
+
+
 def core_parameters(core: CoreConfig) -> dict[str, Any]:
     """A core's parameters as the sidecar holds them: datatypes by name, digits as their multiples."""
     datapath = asdict(core.datapath) | {"datatypes": [datatype.name for datatype in core.datapath.datatypes]}
@@ -118,9 +132,9 @@ def core_tops(core: CoreConfig) -> list[Top]:
 
 
 def column_tops(preset: str) -> list[Top]:
-    """The column of bit-serial PEs, its parts, the KV engines and the attention cores."""
+    """The column of bit-serial PEs, its parts, the KV engines, the attention cores and the KV address generator."""
     column = config.preset(preset)
-    attention = ATTENTION_CORES[preset]
+    attention, generator = ATTENTION_CORES[preset], ADDRESS_GENERATORS[preset]
     pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
     digits = {"digit_bits": column.digit_bits}
     decoder = {"lanes": column.lanes, "signed_special_terms": column.signed_special_terms}
@@ -163,4 +177,9 @@ def column_tops(preset: str) -> list[Top]:
             Top(name=name, component=partial(component, attention), parameters=attention_parameters(attention))
             for name, component in (("score_core_axi", ScoreCoreAxi), ("value_core_axi", ValueCoreAxi))
         ],
+        Top(
+            name="kv_address_generator_axi",
+            component=lambda: KvAddressGeneratorAxi(generator),
+            parameters=address_generator_parameters(generator),
+        ),
     ]
