@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from hw.spec.prealigned import PREALIGNED_PRESETS
@@ -61,14 +62,29 @@ TITLES = (
 )
 
 
-def density_table(entries: Sequence[dict]) -> Table:
-    """The rows for people."""
-    table = Table(title="MACs per second and gate equivalent: ratios for " + " / ".join(SHOWN).upper())
-    for number, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if number < 2 else "right")
-    for cells in density_rows(entries):
-        table.add_row(*cells)
-    return table
+PEERS = {
+    "bitmod_authors": "the BitMoD authors' PE",
+    "bit_parallel": "a bit-parallel PE",
+    "bitserial_pe": "our bit-serial PE",
+}
+
+
+def density_tables(entries: Sequence[dict]) -> list[Table]:
+    """The ratios for people, a narrow table per peer that anything compares with."""
+    tables = []
+    for peer, name in PEERS.items():
+        rows = [(entry, entry[f"ratio_to_{peer}"]) for entry in entries if entry[f"ratio_to_{peer}"] is not None]
+        if not rows:
+            continue
+        table = Table(title=f"MACs per second and gate equivalent, {name} = 1", box=SIMPLE, padding=(0, 1, 0, 0))
+        for title in ("design", "library", "GE", "edge", "ps", *(datatype.upper() for datatype in SHOWN)):
+            table.add_column(title, justify="left" if title in ("design", "library") else "right", no_wrap=True)
+        for entry, found in rows:
+            sizes = (entry[key] for key in ("gate_equivalents", "edge_gate_equivalents", "delay_ps"))
+            ratios = ("-" if found[d] is None else f"{found[d]:.1f}" for d in SHOWN)
+            table.add_row(entry["design"], entry["library"], *(f"{size:,.0f}" for size in sizes), *ratios)
+        tables.append(table)
+    return tables
 
 
 def density_markdown(entries: Sequence[dict]) -> str:
@@ -102,5 +118,5 @@ def density(
     with progress_bar("density", len(libraries) * (1 + len(PREALIGNED_PRESETS) * len(TILE))) as advance:
         entries = report(libraries, out / "cache", advance, jobs=jobs)
     write_report(entries, out / "report.json")
-    stdout.print(density_table(entries))
+    stdout.print(*density_tables(entries), sep="\n")
     stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
