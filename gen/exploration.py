@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from hw.prealigned.digits import steps
@@ -127,10 +128,14 @@ def explore(
     with progress_bar("explore", len(libraries) * len(list(points())) * len(TILE)) as advance:
         entries = exploration(libraries, out / "cache", advance, jobs=jobs)
     write_report(entries, out / "exploration.json")
-    table = Table(title="One parameter at a time; steps and ratios for " + " / ".join(SHOWN).upper())
-    for number, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if number < 4 else "right")
-    for cells in exploration_rows(entries):
-        table.add_row(*cells)
+    table = Table(
+        title="One parameter at a time; steps and MACs/s per gate for " + " / ".join(SHOWN).upper(),
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for number, title in enumerate((*TITLES[:-1], f"`{BASE}` = 1")):
+        table.add_column(title, justify="left" if number < 4 else "right", overflow="fold")
+    for parameter, value, step, library, *numbers, ratios in exploration_rows(entries):
+        table.add_row(parameter, value, step.replace(" ", ""), library, *numbers, ratios.replace(" ", ""))
     stdout.print(table)
     stdout.print(f"report: {out / 'exploration.json'}", highlight=False, soft_wrap=True)
