@@ -1,4 +1,4 @@
-"""``python -m gen.kv_report``: area of the KV dequant engine beside two plain alternatives, by one recipe."""
+"""``python -m gen.kv_report``: area of the KV dequant engine beside plain alternatives, by one recipe."""
 
 import json
 from pathlib import Path
@@ -42,8 +42,8 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
         rfft = KvEngineConfig(lanes=n, transforms={KvTransform.RFFT})
         found[f"engine_{n}"] = "engine, no transform", n, KvDequantizer(bare)
         for method in PLAIN:
-            name = f"plain: {method} per lane"
-            found[f"plain_{method.replace('-', '_')}_{n}"] = name, n, PlainDequantizer(bare, method)
+            key = f"plain_{method.lower().replace('-', '_').replace(' ', '_')}_{n}"
+            found[key] = f"plain: {method} per lane", n, PlainDequantizer(bare, method)
         found[f"engine_wht_{n}"] = "engine with wht", n, KvDequantizer(wht)
         if n == min(lanes):
             found[f"engine_rfft_{n}"] = "engine with rfft", n, KvDequantizer(rfft)

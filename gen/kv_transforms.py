@@ -3,22 +3,30 @@
 from collections.abc import Callable
 from functools import partial
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Component, In, Out
 
+from hw.kv.multiply_add import Fp16MultiplyAdd, fp16_factor
 from hw.kv.rfft import InverseRfft
 from hw.kv.values import ValueArithmetic, multiple_of
 from hw.kv.wht import InverseWht
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 
-__all__ = ["PREFIX", "PlainArithmetic", "table", "transform_designs"]
+__all__ = ["PARTS", "PREFIX", "PlainArithmetic", "table", "transform_designs"]
 
 PREFIX = "transform_"
 """Of the keys of :func:`transform_designs`."""
 WHT_LANES = (16, 32)
 RFFT_LANES = 4
+PARTS = {
+    "products": "of these, the products",
+    "multiply_adds": "multiply-adds of a 2-bit code",
+    "fp16_multiply_adds": "FP16 multiply-adds, the code as a number",
+    "fp16_multiply_adds_any": "FP16 multiply-adds, any factor",
+}
+"""What :class:`PlainArithmetic` can be, and its name in the table."""
 
 
 class PlainArithmetic(wiring.Component):
@@ -27,19 +35,25 @@ class PlainArithmetic(wiring.Component):
     Parameters
     ----------
     lanes : int
-    sums : bool
-        With the addition of the minimum, normalization and rounding; without: the product of code and scale alone.
+    part : str
+        Key of :data:`PARTS`. ``products``: of code and scale alone; ``multiply_adds``: with the addition of the
+        minimum, normalization and rounding; ``fp16_multiply_adds``: by :class:`hw.kv.multiply_add.Fp16MultiplyAdd`
+        behind a code made an FP16 number, of whose bits most are known to be 0, so that synthesis leaves half of the
+        multiplier out; ``fp16_multiply_adds_any``: with ``factors`` instead of codes.
 
     Members
     -------
-    codes, significands, exponents, minima, ternary, one_bit, affine, step : In
+    factors, codes, significands, exponents, minima, ternary, one_bit, affine, step : In
     values, beyond : Out
     """
 
-    def __init__(self, lanes: int, sums: bool):
-        self.lanes, self.sums = lanes, sums
+    def __init__(self, lanes: int, part: str):
+        if part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+        self.lanes, self.part = lanes, part
         super().__init__(
             {
+                "factors": In(data.ArrayLayout(16, lanes)),
                 "codes": In(data.ArrayLayout(2, lanes)),
                 "significands": In(data.ArrayLayout(11, lanes)),
                 "exponents": In(data.ArrayLayout(5, lanes)),
@@ -57,8 +71,8 @@ class PlainArithmetic(wiring.Component):
         m = Module()
         for k in range(self.lanes):
             multiplier, negative = multiple_of(m, self.codes[k], self.one_bit, self.affine, self.ternary)
-            significand = self.significands[k]
-            if not self.sums:
+            significand, exponent, minimum = self.significands[k], self.exponents[k], self.minima[k]
+            if self.part == "products":
                 twice = Mux(multiplier[1], significand << 1, 0)
                 product = Signal(13, name=f"product{k}")
                 m.d.comb += [
@@ -67,14 +81,26 @@ class PlainArithmetic(wiring.Component):
                     self.beyond[k].eq(negative),
                 ]
                 continue
-            m.submodules[f"lane{k}"] = arithmetic = ValueArithmetic(registered=True)
+            if self.part == "multiply_adds":
+                arithmetic = ValueArithmetic(registered=True)
+                m.d.comb += [
+                    arithmetic.significand.eq(significand),
+                    arithmetic.exponent.eq(exponent),
+                    arithmetic.multiplier.eq(multiplier),
+                    arithmetic.negative.eq(negative),
+                    arithmetic.affine.eq(self.affine),
+                    arithmetic.minimum.eq(minimum),
+                ]
+            else:
+                arithmetic = Fp16MultiplyAdd()
+                any_factor = self.part == "fp16_multiply_adds_any"
+                m.d.comb += [
+                    arithmetic.a.eq(self.factors[k] if any_factor else fp16_factor(multiplier, negative)),
+                    arithmetic.b.eq(Cat(significand[:10], exponent)),
+                    arithmetic.c.eq(minimum & self.affine.replicate(16)),
+                ]
+            m.submodules[f"lane{k}"] = arithmetic
             m.d.comb += [
-                arithmetic.significand.eq(significand),
-                arithmetic.exponent.eq(self.exponents[k]),
-                arithmetic.multiplier.eq(multiplier),
-                arithmetic.negative.eq(negative),
-                arithmetic.affine.eq(self.affine),
-                arithmetic.minimum.eq(self.minima[k]),
                 arithmetic.step.eq(self.step),
                 self.values[k].eq(arithmetic.value),
                 self.beyond[k].eq(arithmetic.beyond),
@@ -88,16 +114,8 @@ def transform_designs() -> dict[str, tuple[str, int, Callable[[], Component]]]:
     for lanes in WHT_LANES:
         config = KvEngineConfig(lanes=lanes, transforms={KvTransform.WHT})
         found[f"wht_{lanes}"] = "wht", lanes, partial(InverseWht, config)
-        found[f"multiply_adds_{lanes}"] = (
-            "plain lanes: multiply-adds",
-            lanes,
-            partial(PlainArithmetic, lanes, sums=True),
-        )
-        found[f"products_{lanes}"] = (
-            "plain lanes: of these, the products",
-            lanes,
-            partial(PlainArithmetic, lanes, sums=False),
-        )
+        for part in ("multiply_adds", "products", "fp16_multiply_adds", "fp16_multiply_adds_any"):
+            found[f"{part}_{lanes}"] = f"plain lanes: {PARTS[part]}", lanes, partial(PlainArithmetic, lanes, part)
     wide = KvEngineConfig(lanes=WHT_LANES[0], transforms={KvTransform.WHT}, scale_bits=11)
     found[f"wht_{WHT_LANES[0]}_wide"] = "wht, scale_bits = 11", WHT_LANES[0], partial(InverseWht, wide)
     config = KvEngineConfig(lanes=RFFT_LANES, transforms={KvTransform.RFFT})

@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2
 
 from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beside, Coefficients, Header, RecordWrite
+from hw.kv.multiply_add import Fp16MultiplyAdd, fp16_factor
 from hw.kv.store import RecordStore
 from hw.kv.values import ValueArithmetic, ValueUnit, multiple_of
 from hw.spec.kv_config import KvEngineConfig
@@ -14,7 +15,7 @@ from hw.spec.kv_formats import KvFormat
 
 __all__ = ["PLAIN", "PlainDequantizer", "PlainLanes"]
 
-PLAIN = ("multiply-add", "adder")
+PLAIN = ("multiply-add", "adder", "FP16 multiply-add")
 
 
 class _PlainConfig(KvEngineConfig):
@@ -22,7 +23,7 @@ class _PlainConfig(KvEngineConfig):
 
     @property
     def row_beats(self) -> int:
-        return 2 * self.max_channels // self.value_units // (2 if self.method == PLAIN[0] else 1)
+        return 2 * self.max_channels // self.value_units // (1 if self.method == PLAIN[1] else 2)
 
     method = PLAIN[0]
 
@@ -82,7 +83,7 @@ class PlainLanes(wiring.Component):
         m = Module()
         lanes, count = self.config.lanes, self.config.value_units
         lane_bits = ceil_log2(lanes)
-        adder = self.method == PLAIN[1]
+        adder, general = (self.method == method for method in PLAIN[1:])
         # Per unit: the channel whose record comes, and the words that are stored of it.
         record, sources = self.record, []
         if adder:
@@ -143,7 +144,8 @@ class PlainLanes(wiring.Component):
         rows = 2 * self.config.max_channels // lanes
         beat_bits = ceil_log2(rows) - 1
         for lane in range(lanes):
-            m.submodules[f"lane{lane}"] = arithmetic = ValueArithmetic(registered=True, precomputed=adder)
+            arithmetic = Fp16MultiplyAdd() if general else ValueArithmetic(registered=True, precomputed=adder)
+            m.submodules[f"lane{lane}"] = arithmetic
             channel, parts = sources[lane % count]
             words = {}
             for name, low, word, strobe in parts:
@@ -164,11 +166,11 @@ class PlainLanes(wiring.Component):
             affine = Signal(name=f"lane_affine{lane}")
             m.d.comb += [
                 affine.eq(minimal & ~segment),
-                arithmetic.affine.eq(affine),
-                arithmetic.minimum.eq(minimum),
                 arithmetic.step.eq(self.step),
                 self.values[lane].eq(arithmetic.value),
             ]
+            if not general:
+                m.d.comb += [arithmetic.affine.eq(affine), arithmetic.minimum.eq(minimum)]
             if adder:
                 m.d.comb += [
                     arithmetic.significand.eq(scale[:13]),
@@ -178,6 +180,13 @@ class PlainLanes(wiring.Component):
             else:
                 one_bit = segment | one_bits
                 multiplier, negative = multiple_of(m, codes[lane], one_bit, affine, ternary)
+                if general:
+                    m.d.comb += [
+                        arithmetic.a.eq(fp16_factor(multiplier, negative)),
+                        arithmetic.b.eq(Cat(scale[:10], scale[11:])),
+                        arithmetic.c.eq(minimum & affine.replicate(16)),
+                    ]
+                    continue
                 m.d.comb += [
                     arithmetic.significand.eq(scale[:11]),
                     arithmetic.exponent.eq(scale[11:]),

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.kv.layouts import Header
 from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import above, add, increment
+from hw.kv.sums import aligned_sum
 from hw.spec.kv_formats import KvFormat
 
 __all__ = ["ValueArithmetic", "ValueUnit", "multiple_of"]
@@ -132,25 +133,10 @@ class ValueArithmetic(wiring.Component):
             larger.eq(Mux(scale_first, multiple, minimum)),
             smaller.eq(Mux(scale_first, minimum, multiple)),
         ]
-        shifted, sticky = Cat(C(0, GUARD - 1), smaller), C(0, 1)
-        for k in range(4):
-            lost = Mux(shift[k], shifted[: 1 << k].any(), 0)
-            sticky = sticky | lost
-            shifted = Mux(shift[k], shifted >> (1 << k), shifted)
-        aligned = Signal(13 + GUARD)
-        m.d.comb += aligned.eq(Mux(shift[4], (shifted != 0) | sticky, Cat(sticky, shifted)))
-        # larger +- smaller, in the sign of the larger
-        subtract, flipped = Signal(), Signal()
-        total = Signal(14 + GUARD)
-        m.d.comb += [
-            subtract.eq(self.minimum[15] & self.affine),
-            total.eq(add(m, Cat(C(0, GUARD), larger), aligned ^ subtract.replicate(len(aligned)), subtract)),
-            flipped.eq(subtract & ~total[-1]),
-        ]
-        magnitude = Signal(WINDOW)
-        m.d.comb += magnitude.eq(
-            Cat(increment(m, total[:-1] ^ flipped.replicate(WINDOW - 1), flipped), total[-1] & ~subtract)
-        )
+        subtract = Signal()
+        m.d.comb += subtract.eq(self.minimum[15] & self.affine)
+        # In the sign of the larger.
+        magnitude, flipped = aligned_sum(m, larger, smaller, shift, subtract, GUARD)
         exponent, sign = Signal(5), Signal()
         m.d.comb += [
             exponent.eq(Mux(scale_first, scale_exponent, minimum_exponent)),

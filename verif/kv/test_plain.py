@@ -30,7 +30,7 @@ def test_same_elements(method, rng, seed):
 
 
 def test_parameters_are_checked():
-    with pytest.raises(ValueError, match="method must be one of multiply-add, adder, not 'table'"):
+    with pytest.raises(ValueError, match="method must be one of multiply-add, adder, FP16 multiply-add, not 'table'"):
         PlainLanes(CONFIG, "table")
     with pytest.raises(ValueError, match="transforms must be none"):
         PlainLanes(KvEngineConfig(transforms={KvTransform.WHT}), PLAIN[0])

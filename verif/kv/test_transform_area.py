@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen.kv_transforms import PREFIX, transform_designs
+from gen.kv_transforms import PREFIX, PlainArithmetic, transform_designs
 from gen.liberty import LibraryError, named_library
 from gen.synth import QUICK, synthesize
 from gen.verilog import to_verilog
@@ -26,8 +26,22 @@ def gates(key: str, library) -> float:
     return synthesize(verilog, key, library, variants=QUICK).gate_equivalents
 
 
-def test_wht_stays_small(library):
-    assert 0 < gates("wht_16", library) <= WHT_CEILING
+@pytest.fixture(scope="module")
+def wht(library):
+    return gates("wht_16", library)
+
+
+def test_wht_stays_small(wht):
+    assert 0 < wht <= WHT_CEILING
+
+
+def test_wht_takes_less_than_fp16_multiply_adds(wht, library):
+    """A transform at line rate against the multiply-adds that plain lanes would have: the literal ones, even behind
+    codes, whose numbers have few bits; against those made for codes it loses."""
+    lanes = 16
+    verilog, _ports = to_verilog(PlainArithmetic(1, "fp16_multiply_adds"), "fp16_multiply_add")
+    literal = synthesize(verilog, "fp16_multiply_add", library, variants=QUICK).gate_equivalents
+    assert wht < lanes * literal
 
 
 def test_rfft_is_far_smaller_than_an_open_fft(library):
