@@ -45,6 +45,10 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
             key = f"plain_{method.lower().replace('-', '_').replace(' ', '_')}_{n}"
             found[key] = f"plain: {method} per lane", n, PlainDequantizer(bare, method)
         found[f"engine_wht_{n}"] = "engine with wht", n, KvDequantizer(wht)
+        ordered = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True)
+        centring = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True, centre=True)
+        found[f"engine_order_{n}"] = "engine, channel order", n, KvDequantizer(ordered)
+        found[f"engine_centre_{n}"] = "engine, channel order, centre", n, KvDequantizer(centring)
         if n == min(lanes):
             found[f"engine_rfft_{n}"] = "engine with rfft", n, KvDequantizer(rfft)
     bare = KvEngineConfig(transforms=frozenset())

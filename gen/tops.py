@@ -53,7 +53,8 @@ KV_ENGINES = {
             lanes=4, transforms=frozenset({KvTransform.WHT, KvTransform.RFFT}), scale_bits=11
         ),
     },
-    "tiny": {"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64)},
+    # Whoever wants whole keys: in channel order, and with their centre.
+    "tiny": {"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64, interleave=True, centre=True)},
 }
 """Preset -> top -> what the KV engine is built for."""
 

@@ -5,6 +5,7 @@ is exact: codes times scales have at most 42 significant bits.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from golden.kv.block import Block
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
-__all__ = ["FP16_MAX", "Decoded", "add_centre", "decode", "round_fp16"]
+__all__ = ["CENTRED", "FP16_MAX", "Decoded", "add_centre", "decode", "decode_keys", "round_fp16"]
 
 FP16_MAX = 65504.0
+CENTRED = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
+"""Formats of keys, whose centre an engine can add back."""
 _ROTATION_BITS = 12
 
 
@@ -166,6 +169,30 @@ def decode(block: Block) -> Decoded:
 
 
 def add_centre(decoded: Decoded, centre: np.ndarray) -> Decoded:
-    """(C3): `centre` uint16 FP16 bits ``[D]`` back on every element, rounded once more."""
+    """(C3): `centre` uint16 FP16 bits ``[D]`` back on every element, rounded once more (R4)."""
     values, overflow = round_fp16(decoded.values.astype(np.float64) + _fp16(centre))
     return Decoded(values, decoded.overflow | overflow, decoded.tokens, decoded.unused_overflow)
+
+
+def decode_keys(blocks: Iterable[Block]) -> list[Decoded]:
+    """Blocks as an engine with ``centre`` gives them while ``add_centre`` is 1, one result for each but CENTRE blocks.
+
+    A CENTRE block holds until the next one; formats of values (V158, V2) come without it.
+
+    Raises
+    ------
+    ValueError
+        A block of keys without a centre of its D before it: the engine's error CHANNELS.
+    """
+    centre, found = np.zeros(0, np.uint16), []
+    for block in blocks:
+        if block.header.format is KvFormat.CENTRE:
+            centre = block.scales
+            continue
+        decoded = decode(block)
+        if block.header.format in CENTRED:
+            if len(centre) != block.header.channels:
+                raise ValueError(f"a block of {block.header.channels} channels needs a centre of as many before it")
+            decoded = add_centre(decoded, centre)
+        found.append(decoded)
+    return found

@@ -36,6 +36,8 @@ class KvDequantizerAxi(wiring.Component):
     error_count : Out
         Bad blocks since then, at most 65535.
     error_clear : In
+    add_centre : In
+        With ``centre``: as the engine's. Hold it from a block's first beat on until its first beat comes out.
     """
 
     def __init__(self, config: KvEngineConfig | None = None):
@@ -50,6 +52,7 @@ class KvDequantizerAxi(wiring.Component):
             | self._blocks.members
             | self._elements.members
             | {"error_code": Out(ERROR_BITS), "error_count": Out(COUNTER_BITS), "error_clear": In(1)}
+            | ({"add_centre": In(1)} if config.centre else {})
         )
 
     def elaborate(self, platform):
@@ -76,6 +79,8 @@ class KvDequantizerAxi(wiring.Component):
             self.error_count.eq(engine.error_count),
             engine.error_clear.eq(self.error_clear),
         ]
+        if self.config.centre:
+            m.d.comb += engine.add_centre.eq(self.add_centre)
         values = {"error": tag.marked, "token_last": tag.token_last, "channel": tag.channel, "token": tag.token}
         for field in OUTPUT_USER:
             m.d.comb += user[field.offset : field.offset + field.width].eq(values[field.name])

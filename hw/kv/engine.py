@@ -4,9 +4,12 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.kv.centre import CentreAdder, CentreStore
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.front import BlockFront
 from hw.kv.layouts import ERROR_BITS, Beat, Coefficients, Elements
+from hw.kv.masks import MaskQueue
+from hw.kv.order import ChannelOrder
 from hw.kv.rfft import InverseRfft
 from hw.kv.sequencer import RowSequencer
 from hw.kv.tables import ValueTables
@@ -21,8 +24,9 @@ class KvDequantizer(wiring.Component):
     """Packed KV blocks to FP16 elements (formats and arithmetic: docs/kv-engine.md).
 
     ```
-    i -> BlockFront -+- records -> [store] -> ValueUnit -> tables (two sets) -> o
-                     +- rows -> [buffer] -> RowSequencer -- codes ---^
+    i -> BlockFront -+- records -> [store] -> ValueUnit -> tables (two sets) -> [transforms] -> [order] -> [centre] -> o
+                     +- rows -> [buffer] -> RowSequencer -- codes ---^                            ^
+                     +- masks -> [queue] ---------------------------------------------------------'
     ```
 
     The values of a block are formed, one per cycle, while the rows of the block before leave the buffer, so that
@@ -37,6 +41,9 @@ class KvDequantizer(wiring.Component):
     -------
     i : stream of Beat(4 * lanes), In
     o : stream of Elements(lanes), Out
+    add_centre : In
+        With ``centre``: add the key centre to the block whose header comes. Looked at in the second cycle after the
+        header's last 16 bits were taken.
     error, error_count : Out
         Code of the first error since the last clear, 0 for none; bad packets since then.
     error_clear : In
@@ -44,8 +51,10 @@ class KvDequantizer(wiring.Component):
 
     def __init__(self, config: KvEngineConfig):
         self.config = config
+        added = {"add_centre": In(1)} if config.centre else {}
         super().__init__(
-            {
+            added
+            | {
                 "i": In(stream.Signature(Beat(config.input_bits))),
                 "o": Out(stream.Signature(Elements(config.lanes))),
                 "error": Out(ERROR_BITS),
@@ -86,7 +95,7 @@ class KvDequantizer(wiring.Component):
             sequencer.list_set.eq(front.set),
         ]
 
-        late, late_strobe = self._transform(m, self._elements(m, tables, sequencer))
+        late, late_strobe = self._transform(m, self._elements(m, tables, sequencer), front)
         out = self.o.payload.tag
         m.d.comb += [
             log.code.eq(sequencer.error),
@@ -115,7 +124,7 @@ class KvDequantizer(wiring.Component):
         ]
         return head
 
-    def _transform(self, m, head):
+    def _transform(self, m, head, front):
         """From the tables' output to ``o``; returns an error code and its strobe."""
         transforms = self.config.transforms
         overflow = 0
@@ -127,11 +136,57 @@ class KvDequantizer(wiring.Component):
             m.submodules.rfft = rfft = InverseRfft(self.config)
             wiring.connect(m, head, rfft.i)
             head, overflow = rfft.o, overflow | rfft.overflow
-        out = self.o.payload
+        elements = stream.Signature(Elements(self.config.lanes)).create()
         m.d.comb += [
-            out.data.eq(head.payload.data),
-            out.tag.eq(head.payload.tag),
-            self.o.valid.eq(head.valid),
-            head.ready.eq(self.o.ready),
+            elements.payload.data.eq(head.payload.data),
+            elements.payload.tag.eq(head.payload.tag),
+            elements.valid.eq(head.valid),
+            head.ready.eq(elements.ready),
         ]
+        if self.config.interleave:
+            elements, beyond = self._order(m, elements, front)
+            overflow = overflow | beyond
+        wiring.connect(m, elements, wiring.flipped(self.o))
         return KvError.OVERFLOW, overflow
+
+    def _order(self, m, elements, front):
+        """Channel order and the centre; returns the stream of elements, and that one of its beats overflows."""
+        m.submodules.queue = queue = MaskQueue(self.config)
+        m.submodules.order = order = ChannelOrder(self.config)
+        wiring.connect(m, elements, order.i)
+        m.d.comb += [
+            queue.slice.eq(front.mask),
+            queue.index.eq(front.mask_index),
+            queue.write.eq(front.mask_write),
+            queue.note.eq(front.note),
+            queue.write_note.eq(front.write_note),
+            queue.push.eq(front.push),
+            front.hold.eq(~queue.room),
+            front.drained.eq(queue.empty),
+            order.note.eq(queue.entering),
+            queue.entered.eq(order.entered),
+            queue.next_beat.eq(order.next_beat),
+            queue.beat.eq(order.beat),
+            queue.left.eq(order.left),
+            order.mask.eq(queue.mask),
+        ]
+        if not self.config.centre:
+            return order.o, 0
+        m.submodules.centre = centre = CentreStore(self.config)
+        m.submodules.adder = adder = CentreAdder(self.config)
+        wiring.connect(m, order.o, adder.i)
+        with m.If(order.read):
+            m.d.sync += adder.add.eq(queue.add)
+        m.d.comb += [
+            front.add_centre.eq(self.add_centre),
+            front.centre_fits.eq(centre.fits),
+            centre.number.eq(front.number),
+            centre.channel.eq(front.record.channel),
+            centre.write.eq(front.write_number),
+            centre.channels.eq(front.header.channels),
+            centre.keep.eq(front.keep_centre),
+            centre.beat.eq(order.beat),
+            centre.read.eq(order.read),
+            adder.centre.eq(centre.values),
+        ]
+        return adder.o, adder.overflow

@@ -5,38 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["FP16_MAX", "IntegerToFp16", "round_fp16"]
+__all__ = ["FP16_MAX", "IntegerToFp16"]
 
 FP16_MAX = 0x7BFF
-
-
-def round_fp16(m: Module, magnitude: Value, top: Value) -> tuple[Value, Value]:
-    """R16 of docs/kv-engine.md: (the lower 15 bits of the FP16 number, it was beyond FP16 and became 65504).
-
-    ``top`` is the biased exponent of a number whose highest bit is the magnitude's top bit; 1 or more. One leading-zero
-    count and one shift serve subnormals too: the shift stops where the exponent would fall below 1.
-    """
-    width = len(magnitude)
-    zeros = Signal(range(width + 1), name="zeros")
-    m.d.comb += zeros.eq(width)
-    for k in range(width):
-        with m.If(magnitude[k]):
-            m.d.comb += zeros.eq(width - 1 - k)
-    most = Signal(range(width + 1), name="most")
-    shift = Signal(range(width + 1), name="shift")
-    shifted = Signal(width, name="shifted")
-    m.d.comb += [
-        most.eq(Mux(top > width, width, top - 1)),
-        shift.eq(Mux(zeros < most, zeros, most)),
-        shifted.eq(magnitude << shift),
-    ]
-    exponent = Signal(6, name="exponent")
-    m.d.comb += exponent.eq(Mux(shifted[-1], top - shift, 0))
-    fraction, half, rest = shifted[width - 11 : width - 1], shifted[width - 12], shifted[: width - 12].any()
-    rounded = Signal(17, name="rounded")
-    m.d.comb += rounded.eq(Cat(fraction, exponent) + (half & (rest | fraction[0])))
-    beyond = rounded[10:] >= 31
-    return Mux(beyond, FP16_MAX, rounded[:15]), beyond
 
 
 def _leading_zeros(bits: list[Value]) -> tuple[list[Value], Value]:

@@ -10,10 +10,12 @@ from amaranth.utils import ceil_log2
 
 from hw.kv.header import HeaderRules
 from hw.kv.layouts import ERROR_BITS, Beat, Header, RecordWrite, Verdict
+from hw.kv.masks import BlockNote
 from hw.kv.records import RecordLoader
 from hw.kv.ripple import add, increment
 from hw.spec.kv_block import HEADER_CHECK
 from hw.spec.kv_config import KvEngineConfig, KvError
+from hw.spec.kv_formats import KvFormat
 
 __all__ = ["BlockFront"]
 
@@ -49,19 +51,50 @@ class BlockFront(wiring.Component):
         Of the block in work, with its records; the set that it is written to.
     row, offset, listed : Out
         ``listed``: the bitmap's one number ``row`` is bit ``offset``.
-    mask_bits, mask_strobe : Out
-        The mask, two bits per strobe, as it passes; a pair with both set passes twice.
+    mask, mask_index, mask_write : Out
+        Bits ``16 * mask_index`` and following of the mask.
+    note, write_note, push : BlockNote, Out; Out; Out
+        Note of the block; it is on its way to the sequencer.
+    hold, drained : In
+        No packet may be begun; all blocks have left. With ``hold`` low a packet may be begun and finished.
+    add_centre, centre_fits : In
+        The centre is wanted; there is one for as many channels as ``header`` says.
+    number, write_number, keep_centre : Out
+        A number of a new centre, of channel ``record.channel``; the centre is complete.
     pending, opened : Out, In
         A block is ready to be opened; it is.
     verdict : Verdict, Out
         With ``pending``.
     open_set, open_header : In, Header, Out
         The sequencer's set; the header there, a cycle later.
+
+    Members from ``mask`` to ``drained`` are there with ``interleave``, those from ``add_centre`` to ``keep_centre``
+    with ``centre``.
     """
 
     def __init__(self, config: KvEngineConfig):
         self.config = config
         beat = stream.Signature(Beat(config.input_bits))
+        behind = {}
+        if config.interleave:
+            behind = {
+                "mask": Out(SLICE),
+                "mask_index": Out(3),
+                "mask_write": Out(1),
+                "note": Out(BlockNote),
+                "write_note": Out(1),
+                "push": Out(1),
+                "hold": In(1),
+                "drained": In(1),
+            }
+        if config.centre:
+            behind |= {
+                "add_centre": In(1),
+                "centre_fits": In(1),
+                "number": Out(16),
+                "write_number": Out(1),
+                "keep_centre": Out(1),
+            }
         super().__init__(
             {
                 "i": In(beat),
@@ -76,14 +109,13 @@ class BlockFront(wiring.Component):
                 "row": Out(7),
                 "offset": Out(9),
                 "listed": Out(1),
-                "mask_bits": Out(2),
-                "mask_strobe": Out(1),
                 "pending": Out(1),
                 "opened": In(1),
                 "verdict": Out(Verdict),
                 "open_set": In(1),
                 "open_header": Out(Header),
             }
+            | behind
         )
 
     def elaborate(self, platform):
@@ -105,6 +137,8 @@ class BlockFront(wiring.Component):
         nibbles = reduce(xor, [piece[k : k + 4] for k in range(0, SLICE, 4)])
         m.submodules.rules = rules = HeaderRules(self.config)
         m.d.comb += rules.header.eq(header)
+        if self.config.centre:
+            m.d.comb += rules.misfit.eq(self.note.add & ~self.centre_fits)
 
         sealed = Signal()
         cut = Signal(reset_less=True)
@@ -138,8 +172,6 @@ class BlockFront(wiring.Component):
             self.row.eq(counted),
             self.offset.eq(Cat(~pair[0], count[1:])),
             self.listed.eq(found & ~masking),
-            self.mask_bits.eq(pair),
-            self.mask_strobe.eq(scan & masking),
             loader.slice.eq(piece),
             loader.channel.eq(count),
             loader.header.eq(header),
@@ -156,6 +188,9 @@ class BlockFront(wiring.Component):
         with m.If(scan):
             m.d.sync += ones.eq(counted)
 
+        judged, sealing = Signal(), Signal()
+        centre, hold = self._behind(m, piece, count, scan & masking, loader.done, judged, sealing)
+
         def stop(code):
             m.d.sync += error.eq(code)
             m.next = "STOP"
@@ -168,7 +203,7 @@ class BlockFront(wiring.Component):
             m.d.sync += cut.eq(end)
         with m.FSM():
             with m.State("HEADER"):
-                with m.If(self.i.valid & ~sealed):
+                with m.If(self.i.valid & ~sealed & ~hold if self.config.interleave else self.i.valid & ~sealed):
                     m.d.comb += [step.eq(1), keep.eq(1)]
                     m.d.sync += error.eq(0)
                     m.d.sync += check.eq(Mux(first_in_word, 0, check) ^ nibbles)
@@ -181,9 +216,12 @@ class BlockFront(wiring.Component):
                 fresh()
                 m.next = "JUDGE"
             with m.State("JUDGE"):
-                m.d.comb += self.start.eq(1)
+                m.d.comb += [self.start.eq(1), judged.eq(1)]
                 m.d.sync += masking.eq(1)
-                with m.If(check != HEADER_CHECK):
+                with m.If(centre & ~self.drained if self.config.centre else 0):
+                    # Blocks on their way still need the old one.
+                    pass
+                with m.Elif(check != HEADER_CHECK):
                     stop(KvError.HEADER)
                 with m.Elif(rules.error != 0):
                     stop(rules.error)
@@ -216,15 +254,24 @@ class BlockFront(wiring.Component):
                 with m.Else():
                     m.next = "RECORDS"
             with m.State("RECORDS"):
-                m.d.comb += [loader.valid.eq(self.i.valid & self.room), step.eq(loader.take)]
+                room = self.room
+                if self.config.centre:
+                    # The tables have no use for its numbers: they drop them.
+                    room = room | centre
+                    m.d.comb += self.start.eq(centre)
+                m.d.comb += [loader.valid.eq(self.i.valid & room), step.eq(loader.take)]
                 with m.If(loader.bad):
                     stop(KvError.SCALE)
                 with m.Elif(step & end):
                     stop(KvError.SHORT)
                 with m.Elif(loader.done & loader.last):
                     m.next = "PAD"
+                    if self.config.centre:
+                        with m.If(centre):
+                            m.next = "FILL"
             with m.State("PAD"):
                 with m.If(first_in_word):
+                    m.d.comb += sealing.eq(1)
                     m.d.sync += [sealed.eq(1), odd.eq(at[2]), at.eq(0)]
                     m.next = "ROWS"
                 with m.Elif(self.i.valid):
@@ -237,6 +284,7 @@ class BlockFront(wiring.Component):
                     m.next = "HEADER"
             with m.State("STOP"):
                 fresh()
+                m.d.comb += sealing.eq(1)
                 m.d.sync += [sealed.eq(1), at.eq(0)]
                 m.next = "DRAIN"
                 with m.If(cut):
@@ -245,8 +293,48 @@ class BlockFront(wiring.Component):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid & beat.last):
                     m.next = "HEADER"
+            if self.config.centre:
+                with m.State("FILL"):
+                    # To the end of a packet without rows, a multiple of 16 bytes.
+                    m.d.comb += self.start.eq(1)
+                    with m.If(self.i.valid):
+                        m.d.comb += step.eq(1)
+                        with m.If(at.all()):
+                            m.d.comb += self.keep_centre.eq(end)
+                            m.next = "HEADER"
+                            with m.If(~end):
+                                stop(KvError.LONG)
+                        with m.Elif(end):
+                            stop(KvError.SHORT)
         m.d.comb += self.rows.payload.eq(beat)
         return m
+
+    def _behind(self, m, piece, count, masked, numbered, judged, sealing):
+        """What the stages behind the engine are told; returns (the block is a CENTRE, no packet may be begun)."""
+        header = self.header
+        if not self.config.interleave:
+            return 0, 0
+        m.d.comb += [
+            self.mask.eq(piece),
+            self.mask_index.eq(count[4:7]),
+            self.mask_write.eq(masked),
+            self.note.split.eq(header.segment0 != header.channels),
+            self.note.segment0.eq(header.segment0),
+            self.write_note.eq(judged),
+            self.push.eq(sealing),
+        ]
+        if not self.config.centre:
+            return 0, self.hold
+        centre, added = Signal(), Signal()
+        formats = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
+        m.d.comb += [
+            centre.eq(header.format == KvFormat.CENTRE),
+            added.eq(self.add_centre & Cat(header.format == int(kind) for kind in formats).any()),
+            self.note.add.eq(added),
+            self.number.eq(piece),
+            self.write_number.eq(numbered & centre),
+        ]
+        return centre, self.hold
 
     def _headers(self, m, piece, at):
         """Two headers in four memories, a slice in each; returns the strobe that writes one."""

@@ -30,13 +30,16 @@ class HeaderRules(wiring.Component):
     Members
     -------
     header : Header, In
+    misfit : In
+        With ``centre``: the centre that is to be added is not one for so many channels.
     error : Out
         :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
     """
 
     def __init__(self, config: KvEngineConfig):
         self.config = config
-        super().__init__({"header": In(Header), "error": Out(ERROR_BITS)})
+        added = {"misfit": In(1)} if config.centre else {}
+        super().__init__({"header": In(Header), "error": Out(ERROR_BITS)} | added)
 
     def elaborate(self, platform):
         m = Module()
@@ -69,6 +72,8 @@ class HeaderRules(wiring.Component):
         size1 = Signal(4)  # groups of segment 1
         m.d.comb += size1.eq(size - size0)
         misfit = [above(m, size0, size)]
+        if config.centre:
+            misfit.append(self.misfit)
         if config.max_channels < 128:
             misfit.append(size >= config.max_channels // 8)
         if config.transforms:

@@ -103,8 +103,12 @@ class RecordLoader(wiring.Component):
             record.write_scale.eq(scale),
             record.write_low.eq(Mux(straddling, scale, minimum)),
             record.write_high.eq(minimum),
-            self.bad.eq((scale & decoder.bad) | (minimum & record.high[2:7].all())),
         ]
+        bad = decoder.bad
+        if self.config.centre:
+            # A number of either sign.
+            bad = Mux(header.format == KvFormat.CENTRE, piece[10:15].all(), bad)
+        m.d.comb += self.bad.eq((scale & bad) | (minimum & record.high[2:7].all()))
         if self.config.transforms:
             m.d.comb += decoder.transformed.eq(Mux(segment, header.transform1, header.transform0) != 0)
         return m

@@ -62,10 +62,10 @@ class KvEngineConfig:
     scale_bits : int
         Width of a transformed segment's integer scales: 8 (metadata Q8 and F6), or 11 (FP16-sized ones too).
     interleave : bool
-        Put the channels of two-segment blocks back in channel order; without it segment 0's come first. Not built yet:
-        must be False.
+        Put the channels of two-segment blocks back in channel order; without it segment 0's come first.
     centre : bool
-        The adder that puts the key centre back. Not built yet: must be False.
+        Take CENTRE blocks, and add the key centre back to the keys where the input ``add_centre`` asks for it. Needs
+        ``interleave``: the adders stand behind the channel order.
 
     Raises
     ------
@@ -90,8 +90,8 @@ class KvEngineConfig:
         for name in ("interleave", "centre"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
-            if getattr(self, name):
-                raise ValueError(f"{name} must be False, not True: the engine does not have it yet")
+        if self.centre and not self.interleave:
+            raise ValueError("interleave must be True with centre, not False: the centre is added in channel order")
         transforms = self.transforms
         if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
             raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")

@@ -23,7 +23,7 @@ from hw.spec.kv_formats import KvFormat
 from sim.build import Built, build
 from sim.runner import SimulationError
 from verif.demo.report import Column, Item, Section
-from verif.kv.axi_job import TOP, emit_engine, run_packets
+from verif.kv.axi_job import TOP, by_channel, emit_engine, run_packets
 from verif.kv.float64 import decibels, float64_values
 
 __all__ = ["Workload", "run_kv", "workloads"]
@@ -174,10 +174,10 @@ def _run_item(built: Built, engine: KvEngineConfig, job: Workload, kv: KV, prote
     for block, original, values, tokens in zip(
         packed.blocks, packed.originals, output.values, output.tokens, strict=True
     ):
-        item.mismatches += int((decode(block).values.view(np.uint16)[:, block.channels] != values).sum())
+        found = by_channel(values, block, engine)
+        item.mismatches += int((decode(block).values.view(np.uint16) != found.view(np.uint16)).sum())
         item.mismatches += block.header.channels * int((tokens != block.tokens).sum())
-        got = np.empty(values.shape)
-        got[:, block.channels] = values.view(np.float16)
+        got = found.astype(np.float64)
         error.append(original - got)
         worst = max(worst, float(np.abs(error[-1]).max() / np.abs(original).max()))
         exact.append(float64_values(block) - got)

@@ -83,6 +83,7 @@ def test_kv_engines_say_what_they_are_built_for(preset):
         stated = json.loads(json.dumps(parameters[name]))
         assert stated["lanes"] == engine.lanes
         assert stated["max_channels"] == engine.max_channels
+        assert (stated["interleave"], stated["centre"]) == (engine.interleave, engine.centre)
         assert set(stated["transforms"]) == {transform.name for transform in engine.transforms}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gen.tops import kv_parameters
 from gen.verilog import Emitted, emit
+from golden.kv.block import Block
 from hw.kv.axi import KvDequantizerAxi
 from hw.spec.kv_block import HEADER_BYTES, KvHeader
 from hw.spec.kv_config import OUTPUT_USER, KvEngineConfig
@@ -16,7 +17,7 @@ from hw.spec.kv_formats import KvMetadata, KvTransform
 from sim.build import Built
 from sim.job import run_job
 
-__all__ = ["TOP", "EngineOutput", "emit_engine", "needed_config", "run_packets"]
+__all__ = ["TOP", "EngineOutput", "by_channel", "emit_engine", "needed_config", "run_packets"]
 
 TOP = "kv_dequantizer_axi"
 CHUNK_BEATS = 40_000
@@ -30,7 +31,7 @@ class EngineOutput:
     Attributes
     ----------
     values : list of np.ndarray
-        Per packet: FP16 bits, uint16 ``[rows, D]`` in storage order.
+        Per packet: FP16 bits, uint16 ``[rows, D]``, in channel order if the engine has it, else in storage order.
     tokens : list of np.ndarray
         Per packet: int64 ``[rows]``.
     wrong : list of int
@@ -67,6 +68,15 @@ def needed_config(headers: Sequence[KvHeader], lanes: int | None = None) -> KvEn
         transforms=transforms,
         scale_bits=11 if wide else 8,
     )
+
+
+def by_channel(values: np.ndarray, block: Block, config: KvEngineConfig) -> np.ndarray:
+    """FP16 ``[rows, D]`` in channel order, of a block's ``EngineOutput.values``."""
+    if config.interleave:
+        return values.view(np.float16)
+    out = np.empty(values.shape, np.float16)
+    out[:, block.channels] = values.view(np.float16)
+    return out
 
 
 def _header(packet: bytes) -> KvHeader:
@@ -158,7 +168,7 @@ def run_packets(
             built,
             {"s_axis": _input(chunk, config)},
             {"m_axis": count},
-            signals={"error_clear": 0},
+            signals={"error_clear": 0} | ({"add_centre": 0} if config.centre else {}),
             observe=["error_code", "error_count"],
             seed=seed,
         )

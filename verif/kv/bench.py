@@ -10,16 +10,16 @@ from sim.build import Built
 from sim.design import build_design
 from sim.job import Job, JobResult
 from sim.layout import pack, unpack
-from verif.kv.expected import Expected, expect
+from verif.kv.expected import NO_CENTRE, Expected, expect_all
 
 __all__ = ["CONFIGS", "build_engine", "compare", "engine_job", "to_beats"]
 
 _BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})
 CONFIGS = {
     4: KvEngineConfig(lanes=4, transforms=_BOTH, scale_bits=11),
-    8: KvEngineConfig(lanes=8, transforms={KvTransform.WHT}, max_channels=64),
+    8: KvEngineConfig(lanes=8, transforms={KvTransform.WHT}, max_channels=64, interleave=True),
     16: KvEngineConfig(lanes=16, transforms=_BOTH, scale_bits=11),
-    32: KvEngineConfig(lanes=32, transforms=_BOTH),
+    32: KvEngineConfig(lanes=32, transforms=_BOTH, interleave=True, centre=True),
 }
 """The engines that tests build, by lanes: each parameter has each of its values in one of them."""
 
@@ -43,10 +43,19 @@ def to_beats(packets: list[bytes], config: KvEngineConfig) -> np.ndarray:
     return pack(Beat(config.input_bits), {"data": data, "last": last})
 
 
-def engine_job(packets: list[bytes], config: KvEngineConfig, **options) -> tuple[Job, list[Expected]]:
-    """A job for :func:`sim.job.run_jobs`, and what it must give."""
-    expected = [expect(packet, config) for packet in packets]
-    options = {"signals": {"error_clear": 0}, "observe": ["error", "error_count"], "tail": 200} | options
+def engine_job(
+    packets: list[bytes],
+    config: KvEngineConfig,
+    *,
+    add_centre: bool = False,
+    centre: np.ndarray = NO_CENTRE,
+    signals: dict[str, int] | None = None,
+    **options,
+) -> tuple[Job, list[Expected]]:
+    """A job for :func:`sim.job.run_jobs`, and what it must give. ``centre``: the one loaded before the job."""
+    expected = expect_all(packets, config, add=add_centre, centre=centre)
+    inputs = {"error_clear": 0} | ({"add_centre": add_centre} if config.centre else {}) | (signals or {})
+    options = {"signals": inputs, "observe": ["error", "error_count"], "tail": 200} | options
     count = sum(len(e.marked) for e in expected)
     return Job(inputs={"i": to_beats(packets, config)}, outputs={"o": count}, **options), expected
 
@@ -73,6 +82,6 @@ def compare(result: JobResult, expected: list[Expected], config: KvEngineConfig)
         exists = (np.arange(config.lanes) < packet.lanes[:, None]) & good[:, None]
         np.testing.assert_array_equal(data[own][exists], packet.values[exists], f"{where}: values")
     assert start == len(data)
-    assert result.observed["error_count"] == sum(bool(packet.marked[-1]) for packet in expected)
+    assert result.observed["error_count"] == sum(bool(packet.marked[-1:].any()) for packet in expected)
     first = next((packet.error for packet in expected if packet.error), 0)
     assert bool(result.observed["error"]) == bool(first)

@@ -7,7 +7,7 @@ from hw.spec.kv_block import MAX_TOKENS, TRANSFORM_SIZES, KvHeader
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
-__all__ = ["random_block", "random_header"]
+__all__ = ["centre_of", "random_block", "random_header"]
 
 FP16_INFINITY = 0x7C00
 
@@ -61,6 +61,18 @@ def _fp16(rng, size, negative):
     """Bits of finite numbers, small enough that no value overflows: any exponent, zeros and subnormals among them."""
     bits = rng.integers(0, 26 << 10, size) | (rng.integers(0, 2, size) << 15 if negative else 0)
     return np.where(rng.random(size) < 0.05, 0, bits).astype(np.uint16)
+
+
+def centre_of(rng: np.random.Generator, channels: int, *, zero: bool = False) -> Block:
+    """A CENTRE block of finite numbers of any size that does not overflow a key, or of zeros."""
+    return Block(
+        header=KvHeader(format=KvFormat.CENTRE, channels=channels, rows=1),
+        channels=np.arange(channels),
+        tokens=np.zeros(1, np.int64),
+        scales=np.zeros(channels, np.uint16) if zero else _fp16(rng, channels, True),
+        minima=None,
+        codes=np.zeros((0, channels), np.uint8),
+    )
 
 
 def random_block(rng: np.random.Generator, header: KvHeader) -> Block:

@@ -9,9 +9,9 @@ from golden.kv.pack import pack_block
 from hw.spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, KvHeader, header_check
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
-from verif.kv.blocks import random_block
+from verif.kv.blocks import centre_of, random_block
 
-__all__ = ["Defect", "defects"]
+__all__ = ["Defect", "centre_defects", "defects"]
 
 _MINIMUM_AT = {KvMetadata.FP16: 16, KvMetadata.Q8: 8}
 
@@ -139,6 +139,8 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
         yield made("integer scale 2048", KvError.SCALE, block, lambda p: _with_bits(p, 64 + 5 * 16, 16, 2048))
 
     yield from _overflows(rng, config, good)
+    if config.centre:
+        yield from centre_defects(rng, config)
 
     header, packet = v158
     for value in range(243, 256):
@@ -166,6 +168,23 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
     cut = max(beat, 8)
     yield made("the same, cut", KvError.TOKEN, tight, lambda p: _with_fields(p, rows=64)[:cut])
     yield made("bitmap", KvError.TOKEN, sparse, lambda p: _flip(p, 64 + int(rng.integers(128))))
+
+
+def centre_defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect]:
+    """The same of CENTRE blocks, for builds that take them."""
+    beat = config.input_bits // 8
+    good = pack_block(centre_of(rng, 64))
+    for channel in (0, 17, 63):
+        for value in (0x7C00, 0xFC00, 0x7E01):
+            bad = _with_bits(good, 64 + 16 * channel, 16, value)
+            yield Defect(f"centre {value:#x} in channel {channel}", KvError.SCALE, bad, good)
+    for cut in sorted({max(beat, size // beat * beat) for size in (8, 16, 70, len(good) - 8, len(good) - 1)}):
+        yield Defect(f"CENTRE cut after {cut} bytes", KvError.SHORT, good[:cut], good)
+    for extra in (1, 9):
+        bad = good + rng.bytes(extra * beat)
+        yield Defect(f"CENTRE with {extra} beats more", KvError.LONG, bad, good)
+    for name, code in (("metadata", KvMetadata.Q8), ("rows", 1), ("span", 1), ("segment0", 3), ("transform0", 1)):
+        yield Defect(f"CENTRE of {name} {int(code)}", KvError.FORMAT, _with_fields(good, **{name: int(code)}), good)
 
 
 def _overflows(rng, config: KvEngineConfig, good) -> Iterator[Defect]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.kv.block import Block
-from golden.kv.engine_model import Decoded, decode
+from golden.kv.engine_model import CENTRED, Decoded, add_centre, decode
 from hw.spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, VERSION, KvHeader, header_check
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
-__all__ = ["Expected", "expect"]
+__all__ = ["NO_CENTRE", "Expected", "expect", "expect_all"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Expected:
     error : KvError
         The packet's first error.
     header : KvHeader or None
+    centre : uint16 ``[D]``
+        The key centre from this packet on; empty: none.
     """
 
     values: np.ndarray
@@ -42,6 +44,7 @@ class Expected:
     lanes: np.ndarray
     error: KvError
     header: KvHeader | None
+    centre: np.ndarray
 
 
 def _bits(data: bytes) -> np.ndarray:
@@ -52,14 +55,19 @@ def _number(bits: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
 
 
-def _alone(config: KvEngineConfig, error: KvError, header=None) -> Expected:
-    """One marked beat."""
-    one = np.ones(1, bool)
-    zero = np.zeros(1, np.int64)
-    return Expected(np.zeros((1, config.lanes), np.uint16), one, one, zero, zero, zero + config.lanes, error, header)
+def _beats(config: KvEngineConfig, count: int, error: KvError, header, centre: np.ndarray) -> Expected:
+    """So many marked beats: one, or none for a CENTRE block."""
+    one, zero = np.ones(count, bool), np.zeros(count, np.int64)
+    values = np.zeros((count, config.lanes), np.uint16)
+    return Expected(values, one, one, zero, zero, zero + config.lanes, error, header, centre)
 
 
-def _header_error(word: int, config: KvEngineConfig) -> KvError:
+def _adds(kind: int, config: KvEngineConfig, add: bool) -> bool:
+    """The centre is added to a block of this format."""
+    return config.centre and add and kind in map(int, CENTRED)
+
+
+def _header_error(word: int, config: KvEngineConfig, centre: np.ndarray, add: bool) -> KvError:
     field = {f.name: word >> f.offset & (1 << f.width) - 1 for f in HEADER}
     if header_check(word) != HEADER_CHECK or field["version"] != VERSION:
         return KvError.HEADER
@@ -68,7 +76,8 @@ def _header_error(word: int, config: KvEngineConfig) -> KvError:
     transformable = kind in (KvFormat.K1, KvFormat.K2S, KvFormat.V158)
     served = {0, *map(int, config.transforms)}
     if (
-        kind not in (1, 2, 3, 4, 5)
+        kind not in ((1, 2, 3, 4, 5, 6) if config.centre else (1, 2, 3, 4, 5))
+        or (kind == KvFormat.CENTRE and (field["metadata"] or field["rows"] or field["span"]))
         or field["metadata"] == 3
         or (field["metadata"] == KvMetadata.F6 and not transformable)
         or not set(on) <= served
@@ -83,6 +92,7 @@ def _header_error(word: int, config: KvEngineConfig) -> KvError:
     fits = [
         not o or (n in (16, 32, 64, 128) and s % min(n, 32) == 0) for o, n, s in zip(on, sizes, starts, strict=True)
     ]
+    fits.append(not _adds(kind, config, add) or len(centre) == channels)
     if channels > config.max_channels or n0 > channels or not all(fits):
         return KvError.CHANNELS
     rows, span = field["rows"] + 1, 64 * field["span"]
@@ -106,6 +116,8 @@ def _prefix(packet: bytes, header: KvHeader):
         if header.metadata is KvMetadata.FP16:
             plain = (header.transform0, header.transform1)[segment] is KvTransform.NONE
             bad = scale >= 0x7C00 if plain else scale > 2047
+            if header.format is KvFormat.CENTRE:
+                bad = scale & 0x7C00 == 0x7C00
         else:
             bad = False
         scales.append(scale)
@@ -155,20 +167,42 @@ def _codes(packet: bytes, header: KvHeader, lanes: int):
     return codes.astype(np.uint8), missing.reshape(-1), touched.reshape(-1), bad_padding
 
 
-def expect(packet: bytes, config: KvEngineConfig) -> Expected:
+NO_CENTRE = np.zeros(0, np.uint16)
+
+
+def expect_all(
+    packets: list[bytes], config: KvEngineConfig, *, add: bool = False, centre: np.ndarray = NO_CENTRE
+) -> list[Expected]:
+    """What must follow from packets one after another; ``add``: input ``add_centre``; ``centre``: the one before."""
+    found = []
+    for packet in packets:
+        found.append(expect(packet, config, add=add, centre=centre))
+        centre = found[-1].centre
+    return found
+
+
+def expect(packet: bytes, config: KvEngineConfig, *, add: bool = False, centre: np.ndarray = NO_CENTRE) -> Expected:
     """The output packet that must follow from an input packet (a whole number of beats)."""
+
+    def alone(error: KvError, header=None) -> Expected:
+        return _beats(config, 1, error, header, centre)
+
     if len(packet) < 8:
-        return _alone(config, KvError.SHORT)
+        return alone(KvError.SHORT)
     word = int.from_bytes(packet[:8], "little")
-    error = _header_error(word, config)
+    error = _header_error(word, config, centre, add)
     if error:
-        return _alone(config, error)
+        return alone(error)
     header = KvHeader.from_word(word)
     if len(packet) <= header.rows_offset:
-        return _alone(config, KvError.SHORT, header)
+        return alone(KvError.SHORT, header)
     mask, bitmap, scales, minima, error = _prefix(packet, header)
     if error:
-        return _alone(config, error, header)
+        return alone(error, header)
+    if header.format is KvFormat.CENTRE:
+        if len(packet) != header.packet_bytes:
+            return alone(KvError.LONG if len(packet) > header.packet_bytes else KvError.SHORT, header)
+        return _beats(config, 0, KvError.NONE, header, scales)
     lanes = config.lanes
     codes, missing, touched, bad_padding = _codes(packet, header, lanes)
     inside = mask[: header.channels] == 1
@@ -187,20 +221,26 @@ def expect(packet: bytes, config: KvEngineConfig) -> Expected:
         )
     )
     if decoded.unused_overflow:
-        return _alone(config, KvError.OVERFLOW, header)
-    return _rows(packet, header, config, decoded, order, missing, touched, bad_padding)
+        return alone(KvError.OVERFLOW, header)
+    added = add_centre(decoded, centre) if _adds(header.format, config, add) else None
+    return _rows(packet, header, config, decoded, added, order, missing, touched, bad_padding, centre)
 
 
-def _rows(packet, header, config, decoded, order, missing, touched, bad_padding) -> Expected:
+def _by_beat(where: np.ndarray, lanes: int) -> np.ndarray:
+    """bool ``[rows, D]`` to ``[rows, beats]``: any in the beat."""
+    rows, channels = where.shape
+    padded = np.pad(where, ((0, 0), (0, -channels % lanes)))
+    return padded.reshape(rows, -1, lanes).any(-1)
+
+
+def _rows(packet, header, config, decoded, added, order, missing, touched, bad_padding, centre) -> Expected:
     lanes, rows = config.lanes, header.rows
     per_token = -(-header.channels // lanes)
     width = per_token * lanes
     arrange = np.arange(header.channels) if config.interleave else order
     values = np.zeros((rows, width), np.uint16)
-    values[:, : header.channels] = decoded.values.view(np.uint16)[:, arrange]
-    overflow = np.zeros((rows, width), bool)
-    overflow[:, : header.channels] = decoded.overflow[:, arrange]
-    overflow = overflow.reshape(rows, per_token, lanes).any(-1)
+    values[:, : header.channels] = (added or decoded).values.view(np.uint16)[:, arrange]
+    overflow = _by_beat(decoded.overflow[:, arrange], lanes)
     if KvTransform.RFFT in (header.transform0, header.transform1):
         overflow = _whole_segments(header, overflow, decoded, order, lanes)
     overflow = overflow.reshape(-1)
@@ -222,6 +262,11 @@ def _rows(packet, header, config, decoded, order, missing, touched, bad_padding)
             wrong[-1] = True
             cause = cause or (KvError.LONG if len(packet) > header.packet_bytes else KvError.SHORT)
     wrong = _whole_transforms(header, wrong.reshape(rows, per_token), lanes).reshape(-1) | overflow
+    if config.interleave:
+        wrong = wrong.reshape(rows, per_token).any(1).repeat(per_token)
+    if added is not None:
+        sums = _by_beat(added.overflow & ~decoded.overflow, lanes).reshape(-1)
+        wrong, overflow = wrong | sums, overflow | sums
     cause = cause or (KvError.OVERFLOW if overflow.any() else KvError.NONE)
     marked = np.logical_or.accumulate(wrong)[:beats]
     place = np.arange(beats) % per_token
@@ -234,6 +279,7 @@ def _rows(packet, header, config, decoded, order, missing, touched, bad_padding)
         lanes=np.minimum(lanes, header.channels - place * lanes),
         error=cause,
         header=header,
+        centre=centre,
     )
 
 

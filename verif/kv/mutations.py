@@ -6,6 +6,8 @@ from verif.mutations import Mutation, run_all
 
 MARKERS = "<!-- mutations: python -m verif.kv.mutations -->", "<!-- end of mutations -->"
 LAYOUTS = "kv/test_formats.py::test_every_layout"
+SPLITS = "kv/test_order.py::test_every_split"
+CENTRES = "kv/test_order.py::test_bad_centres_leave_the_old_one[lanes16]"
 DEFECTS = "kv/test_errors.py::test_every_defect[lanes8]"
 MUTATIONS = [
     Mutation("byte 243 accepted", "kv/trits.py", ">= 3**TRITS_PER_BYTE", "> 3**TRITS_PER_BYTE", "kv/test_formal.py"),
@@ -74,13 +76,6 @@ MUTATIONS = [
     ),
     Mutation("padding of trits not checked", "kv/rows.py", "== 1 for", ">= 0 for", DEFECTS),
     Mutation(
-        "overflow one binade late",
-        "kv/fp16.py",
-        "rounded[10:] >= 31",
-        "rounded[10:] >= 32",
-        DEFECTS,
-    ),
-    Mutation(
         "last error kept, not the first",
         "kv/errors.py",
         "(self.error == 0) | self.clear",
@@ -93,10 +88,10 @@ MUTATIONS = [
     ),
     Mutation("value's ties up", "kv/normalize.py", "half & (rest | top[0])", "half", f"{LAYOUTS}[lanes8]"),
     Mutation("subnormals shifted too far", "kv/normalize.py", " & left[k:].any()", "", f"{LAYOUTS}[lanes8]"),
-    Mutation("nearest, ties up", "kv/fp16.py", "half & (rest | fraction[0])", "half", f"{LAYOUTS}[lanes8]"),
+    Mutation("integer's ties up", "kv/fp16.py", "half & (rest.any() | fraction[0])", "half", f"{LAYOUTS}[lanes8]"),
     Mutation(
         "sticky bit of the last shift only",
-        "kv/values.py",
+        "kv/sums.py",
         "sticky = sticky | lost",
         "sticky = lost",
         f"{LAYOUTS}[lanes8]",
@@ -179,6 +174,106 @@ MUTATIONS = [
         "(code[0] & one_bit) | (code[1] & (ternary | code[0]))",
         "code.all()",
         "kv/test_rates.py::test_rates[lanes8]",
+    ),
+    Mutation(
+        "a half's window of banks not past the last bank",
+        "kv/merge.py",
+        "exceeds(low, k) ^ round_",
+        "exceeds(low, k)",
+        f"{SPLITS}[lanes8]",
+    ),
+    Mutation(
+        "segment 0 of a beat in one row",
+        "kv/order.py",
+        "Mux(reached, row, following)",
+        "row",
+        f"{SPLITS}[lanes8]",
+    ),
+    Mutation(
+        "segment 1 stored without what fills no beat of segment 0",
+        "kv/order.py",
+        "Mux(exceeds(moved, group), upper, lower)",
+        "lower",
+        f"{SPLITS}[lanes16]",
+    ),
+    Mutation(
+        "a token overwritten while it leaves",
+        "kv/order.py",
+        "self.i.ready.eq(~whole[fill])",
+        "self.i.ready.eq(1)",
+        f"{SPLITS}[lanes8]",
+    ),
+    Mutation("no marks in channel order", "kv/order.py", "data.marked.eq(tag.marked)", "data.marked.eq(0)", DEFECTS),
+    Mutation(
+        "lanes of a token's last beat",
+        "kv/order.py",
+        "Mux(token_last, read.data.groups, all_groups)",
+        "all_groups",
+        "kv/test_order.py::test_every_split[lanes16]",
+    ),
+    Mutation(
+        "a queue of masks that overflows",
+        "kv/masks.py",
+        "(come[:bits] != leave[:bits]) | (come[bits] == leave[bits])",
+        "1",
+        "kv/test_order.py",
+    ),
+    Mutation(
+        "masks of single segments", "kv/masks.py", "Mux(exit_.data.split, found, (1 << lanes) - 1)", "found", SPLITS
+    ),
+    Mutation(
+        "a centre that changes under the blocks on their way",
+        "kv/front.py",
+        "centre & ~self.drained if self.config.centre else 0",
+        "0",
+        "kv/test_order.py::test_centre[lanes16]",
+    ),
+    Mutation("a long CENTRE taken", "kv/front.py", "self.keep_centre.eq(end)", "self.keep_centre.eq(1)", CENTRES),
+    Mutation("negative centres refused", "kv/records.py", "piece[10:15].all(), bad", "bad, bad", CENTRES),
+    Mutation(
+        "a centre of any size",
+        "kv/centre.py",
+        "loaded & (size == self.channels)",
+        "loaded",
+        "kv/test_order.py -k forgets",
+    ),
+    Mutation(
+        "a centre that a reset does not forget",
+        "kv/centre.py",
+        "loaded & (size == self.channels)",
+        "size == self.channels",
+        "kv/test_order.py -k forgets",
+    ),
+    Mutation(
+        "the new centre over the old one",
+        "kv/centre.py",
+        "[: len(self.beat)], ~used)",
+        "[: len(self.beat)], used)",
+        CENTRES,
+    ),
+    Mutation(
+        "an overflow of a centre forgotten after its beat",
+        "kv/centre.py",
+        "tag.marked | self.overflow | spoiled",
+        "tag.marked | self.overflow",
+        "kv/test_order.py::test_centre[lanes16]",
+    ),
+    Mutation(
+        "an overflow in lanes that do not exist",
+        "kv/centre.py",
+        "adder.beyond & tag.groups[k // 8]",
+        "adder.beyond",
+        "kv/test_order.py::test_centre[lanes16]",
+    ),
+    Mutation(
+        "a centre's sum with one guard bit less", "kv/fp16_adder.py", "GUARD = 3", "GUARD = 2", "kv/test_fp16_sums.py"
+    ),
+    Mutation(
+        "a product of zero pushes the addend out",
+        "kv/multiply_add.py",
+        "above & significands[0].any() & significands[1].any()",
+        "above",
+        "kv/test_fp16_sums.py",
     ),
     Mutation(
         "TLAST for the end of a token",

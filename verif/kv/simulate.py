@@ -23,7 +23,7 @@ from golden.llm.store import replace_file
 from hw.spec.kv_config import ENGINE_LANES
 from sim.build import BuildError, build
 from sim.runner import SimulationError
-from verif.kv.axi_job import TOP, emit_engine, needed_config, run_packets
+from verif.kv.axi_job import TOP, by_channel, emit_engine, needed_config, run_packets
 from verif.kv.float64 import decibels
 
 __all__ = ["Simulated", "simulate"]
@@ -91,10 +91,9 @@ def simulate(
     for number, block, values, tokens in zip(numbers, blocks, output.values, output.tokens, strict=True):
         layer, head, kind = cache.index[number].tolist()
         expected = decode(block)
-        mismatches += int((expected.values.view(np.uint16)[:, block.channels] != values).sum())
+        out = by_channel(values, block, config)
+        mismatches += int((expected.values.view(np.uint16) != out.view(np.uint16)).sum())
         mismatches += block.header.channels * int((tokens != expected.tokens).sum())
-        out = np.empty(values.shape, np.float16)
-        out[:, block.channels] = values.view(np.float16)
         name = "k" if kind == KINDS.index("key") else "v"
         if name == "k" and centre and (layer, head) in centres:
             mu = centres[layer, head].view(np.float16).astype(np.float64)

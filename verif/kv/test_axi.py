@@ -5,6 +5,7 @@ import pytest
 
 from gen.tops import KV_ENGINES
 from gen.verilog import to_verilog
+from golden.kv.engine_model import CENTRED
 from golden.kv.pack import pack_block
 from hw.kv.axi import KvDequantizerAxi
 from hw.spec.kv_block import KvHeader
@@ -13,9 +14,9 @@ from hw.spec.kv_formats import KvFormat
 from sim.design import build_design
 from sim.runner import run
 from verif.kv.axi_job import TOP
-from verif.kv.blocks import random_block, random_header
-from verif.kv.defects import defects
-from verif.kv.expected import Expected, expect
+from verif.kv.blocks import centre_of, random_block, random_header
+from verif.kv.defects import centre_defects, defects
+from verif.kv.expected import Expected, expect_all
 
 CONFIG = KV_ENGINES["tiny"][TOP]
 
@@ -43,20 +44,35 @@ def test_packets_behind_axi(rng, seed):
     for error in KvError:
         packets += [d.packet for d in found if d.error is error][:2]
     packets = [packets[k] for k in rng.permutation(len(packets))]
-    expected = [expect(packet, CONFIG) for packet in packets]
+    expected = expect_all(packets, CONFIG)
+    keys = [random_header(rng, CONFIG, rows=4, format=kind, channels=40) for kind in CENTRED]
+    keys.append(random_header(rng, CONFIG, rows=4, format=KvFormat.V158))
+    blocks = [pack_block(random_block(rng, header)) for header in keys]
+    broken = [defect.packet for defect in centre_defects(rng, CONFIG)][:3]
+    centred = [pack_block(centre_of(rng, 40)), *blocks, *broken, *blocks, pack_block(centre_of(rng, 40)), *blocks]
+    packets += centred
+    expected += expect_all(centred, CONFIG, add=True)
     vectors = {f"p{n}": np.frombuffer(packet, np.uint8) for n, packet in enumerate(packets)}
     for n, packet in enumerate(expected):
         vectors |= {f"{kind}{n}": array for kind, array in on_the_bus(packet, CONFIG).items()}
-    bad = [packet.error for packet in expected if packet.error]
-    options = {"count": len(packets), "lanes": CONFIG.lanes, "bad": len(bad), "first_error": int(bad[0])}
+    count = len(packets) - len(centred)
+    bad = [packet.error for packet in expected[:count] if packet.error]
+    options = {
+        "count": count,
+        "centred": len(centred),
+        "lanes": CONFIG.lanes,
+        "bad": len(bad),
+        "first_error": int(bad[0]),
+    }
     assert {error for error in KvError if error} <= set(bad)
     built = build_design(KvDequantizerAxi(CONFIG), TOP)
     run(built, "verif.kv.tb_axi", vectors=vectors, options=options, seed=seed)
 
 
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_ports(lanes):
-    _, ports = to_verilog(KvDequantizerAxi(KvEngineConfig(lanes=lanes)), TOP)
+@pytest.mark.parametrize(("lanes", "centre"), [(4, False), (8, True)])
+def test_ports(lanes, centre):
+    config = KvEngineConfig(lanes=lanes, transforms=frozenset(), interleave=True, centre=centre)
+    _, ports = to_verilog(KvDequantizerAxi(config), TOP)
     found = {port["name"]: (port["direction"], port["width"]) for port in ports}
     assert found == {
         "aclk": ("input", 1),
@@ -74,7 +90,7 @@ def test_ports(lanes):
         "error_code": ("output", 4),
         "error_count": ("output", 16),
         "error_clear": ("input", 1),
-    }
+    } | ({"add_centre": ("input", 1)} if centre else {})
 
 
 def test_config_is_checked():
@@ -90,7 +106,7 @@ def test_config_is_checked():
         ({"max_channels": 96}, ValueError, r"max_channels must be one of \(64, 128\), not 96"),
         ({"scale_bits": 9}, ValueError, r"scale_bits must be one of \(8, 11\), not 9"),
         ({"transforms": {"wht"}}, TypeError, "transforms must be a set of KvTransform"),
-        ({"interleave": True}, ValueError, "interleave must be False"),
+        ({"centre": True}, ValueError, "interleave must be True with centre, not False"),
         ({"centre": 1}, TypeError, "centre must be a bool, not 1"),
     ],
 )

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from hw.kv.fp16_adder import Fp16Adder
 from hw.kv.multiply_add import Fp16MultiplyAdd
 from sim.design import build_design
 from verif.weights.player import play
@@ -69,3 +70,15 @@ def test_multiply_add(rng, seed):
     inputs = {"a": a, "b": b, "c": c, "step": np.ones(COUNT)}
     got = play(built, {name: x.astype(np.uint64) for name, x in inputs.items()}, ["value", "beyond"], seed=seed)
     check(got, [x * y + z for x, y, z in zip(exact(a), exact(b), exact(c), strict=True)], 1)
+
+
+@pytest.mark.sim
+def test_adder(rng, seed):
+    a, b = numbers(rng, COUNT), numbers(rng, COUNT)
+    close = rng.random(COUNT) < 0.6  # exponents that overlap, sums that cancel
+    b = np.where(close, (b & 0x83FF) | np.clip((a >> 10 & 31) + rng.integers(-13, 3, COUNT), 0, 30) << 10, b)
+    b = np.where(rng.random(COUNT) < 0.2, near(rng, a.view(np.float16).astype(np.float64)), b).astype(np.uint16)
+    built = build_design(Fp16Adder(), "fp16_adder")
+    inputs = {name: x.astype(np.uint64) for name, x in (("a", a), ("b", b), ("step", np.ones(COUNT)))}
+    got = play(built, inputs, ["value", "beyond"], seed=seed)
+    check(got, [x + y for x, y in zip(exact(a), exact(b), strict=True)], 1)
