@@ -103,6 +103,7 @@ def main(
     library: Annotated[str | None, typer.Option(help="A library of the data directory: sky130hd or asap7.")] = None,
     quick: Annotated[bool, typer.Option(help="One variant of the recipe instead of all.")] = False,
     transforms_alone: Annotated[bool, typer.Option(help="Measure nothing but the transforms on their own.")] = False,
+    only: Annotated[str, typer.Option(help="Designs to measure, by the report's keys, separated by commas.")] = "",
     out: Annotated[Path, typer.Option(help="Report.")] = Path("build/synth/kv.json"),
 ) -> None:
     """Measure the engine without transform, with wht, with rfft, the plain alternatives, the engine's parts, and the
@@ -110,17 +111,23 @@ def main(
     cells = named_library(library) if library else load_library(liberty) if liberty else generic_library()
     rows = []
     chosen = {} if transforms_alone else designs(tuple(int(x) for x in lanes.split(",")))
-    transforms = {key: (name, n, make()) for key, (name, n, make) in transform_designs().items()}
-    for key, (name, n, component) in (chosen | transforms).items():
+    chosen |= {key: (name, n, make()) for key, (name, n, make) in transform_designs().items()}
+    wanted = [key for key in only.split(",") if key] or list(chosen)
+    if unknown := [key for key in wanted if key not in chosen]:
+        raise typer.BadParameter(f"only must be some of {', '.join(chosen)}, not {unknown[0]}")
+    for key in wanted:
+        name, n, component = chosen[key]
         verilog, _ports = to_verilog(component, key)
         found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
         rows.append(_entry(key, name, n, found, quick))
         typer.echo(f"{key}: {found.gate_equivalents:,.0f} gate equivalents, {found.memory_bits:,} bits", err=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, json.dumps(rows, indent=2) + "\n")
-    if not transforms_alone:
-        typer.echo(table([row for row in rows if not row["key"].startswith(PREFIX)]))
-    typer.echo(transform_table(rows))
+    engines = [row for row in rows if not row["key"].startswith(PREFIX)]
+    if engines:
+        typer.echo(table(engines))
+    if len(engines) < len(rows):
+        typer.echo(transform_table(rows))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from golden.kv.block import Block, centre_block, key_block, value_block
 from golden.kv.blocks import plan_keys, plan_values, quantize_keys, quantize_values
 from golden.kv.config import KeyFormat, ValueFormat
-from golden.kv.engine_model import add_centre, decode, inverse_rfft, inverse_wht, round_fp16
+from golden.kv.engine_model import add_centre, decode, decode_keys, inverse_rfft, inverse_wht, round_fp16
 from golden.kv.pack import BlockError, pack_block, unpack_block
 from hw.spec.kv_block import HEADER, HEADER_CHECK, KvHeader, header_check
 from hw.spec.kv_config import KvError
@@ -292,6 +292,30 @@ def test_centre_comes_back_with_one_more_rounding(rng):
     for row, channel in itertools.product(range(32), range(64)):
         exact = Fraction(float(decoded.values[row, channel])) + Fraction(float(centre.scales.view(np.float16)[channel]))
         assert float(got[row, channel]) == r16(exact)[0]
+
+
+def test_a_centre_holds_until_the_next_and_only_for_keys_of_its_size(rng):
+    keys = torch.from_numpy(rng.normal(size=(2, 40, 64)) + 5)
+    values = torch.from_numpy(rng.normal(size=(2, 40, 64)))
+    fmt = KeyFormat(group=32)
+    plan, tokens = plan_keys(keys, fmt), torch.arange(32)
+    centres = [centre_block(plan, head) for head in range(2)]
+    packed = [key_block(quantize_keys(keys[:, None, :32], plan, fmt), fmt, head, 0, tokens) for head in range(2)]
+    kind = ValueFormat(group=32)
+    quantized = quantize_values(values[:, None, :32], plan_values(values, kind), kind)
+    value = value_block(quantized, kind, 0, 0, tokens)
+    got = decode_keys([centres[0], packed[0], value, packed[1], centres[1], packed[1]])
+    wanted = [add_centre(decode(packed[k]), centres[c].scales) for k, c in ((0, 0), (1, 0), (1, 1))]
+    for found, expected in zip(got, [wanted[0], decode(value), *wanted[1:]], strict=True):
+        np.testing.assert_array_equal(found.values, expected.values)
+    for blocks in ([packed[0]], [replace_channels(centres[0], 32), packed[0]]):
+        with pytest.raises(ValueError, match="a block of 64 channels needs a centre of as many"):
+            decode_keys(blocks)
+
+
+def replace_channels(centre: Block, channels: int) -> Block:
+    header = replace(centre.header, channels=channels, segment0=channels)
+    return replace(centre, header=header, scales=centre.scales[:channels])
 
 
 def test_overflow_is_told_even_for_codes_that_do_not_occur(rng):

@@ -20,7 +20,8 @@ def main() -> None:
     engines = [row for row in rows if not row["key"].startswith(kv_transforms.PREFIX)]
     if engines:
         write_between_markers(document, table(engines), MARKERS)
-    write_between_markers(document, kv_transforms.table(rows), TRANSFORM_MARKERS)
+    if len(engines) < len(rows):
+        write_between_markers(document, kv_transforms.table(rows), TRANSFORM_MARKERS)
 
 
 if __name__ == "__main__":
