@@ -1,5 +1,7 @@
 """Packets through a simulated engine, compared with what must come out."""
 
+from functools import cache
+
 import numpy as np
 
 from hw.kv.engine import KvDequantizer
@@ -24,8 +26,9 @@ CONFIGS = {
 """The engines that tests build, by lanes: each parameter has each of its values in one of them."""
 
 
+@cache
 def build_engine(config: KvEngineConfig) -> Built:
-    """The engine's Verilog, compiled."""
+    """The engine's Verilog, compiled; once per process, as emission takes a while."""
     return build_design(KvDequantizer(config), "kv_dequantizer")
 
 

@@ -12,6 +12,7 @@ from verif.mutations import Mutation, run_all
 MARKERS = "<!-- mutations: python -m verif.kv.mutations -->", "<!-- end of mutations -->"
 LAYOUTS = "kv/test_formats.py::test_every_layout"
 SPLITS = "kv/test_order.py::test_every_split"
+FORGETS = "kv/test_order.py::test_a_centre_has_a_size_and_a_reset_forgets_it[lanes16]"
 CENTRES = "kv/test_order.py::test_bad_centres_leave_the_old_one[lanes16]"
 DEFECTS = "kv/test_errors.py::test_every_defect[lanes8]"
 MUTATIONS = [
@@ -214,17 +215,21 @@ MUTATIONS = [
         "kv/order.py",
         "Mux(token_last, read.data.groups, all_groups)",
         "all_groups",
-        "kv/test_order.py::test_every_split[lanes16]",
+        f"{SPLITS}[lanes16]",
     ),
     Mutation(
         "a queue of masks that overflows",
         "kv/masks.py",
         "(come[:bits] != leave[:bits]) | (come[bits] == leave[bits])",
         "1",
-        "kv/test_order.py",
+        "kv/test_order.py::test_blocks_pile_up[lanes8]",
     ),
     Mutation(
-        "masks of single segments", "kv/masks.py", "Mux(exit_.data.split, found, (1 << lanes) - 1)", "found", SPLITS
+        "masks of single segments",
+        "kv/masks.py",
+        "Mux(exit_.data.split, found, (1 << lanes) - 1)",
+        "found",
+        f"{SPLITS}[lanes8]",
     ),
     Mutation(
         "a centre that changes under the blocks on their way",
@@ -240,14 +245,14 @@ MUTATIONS = [
         "kv/centre.py",
         "loaded & (size == self.channels)",
         "loaded",
-        "kv/test_order.py -k forgets",
+        FORGETS,
     ),
     Mutation(
         "a centre that a reset does not forget",
         "kv/centre.py",
         "loaded & (size == self.channels)",
         "size == self.channels",
-        "kv/test_order.py -k forgets",
+        FORGETS,
     ),
     Mutation(
         "the new centre over the old one",
@@ -271,14 +276,18 @@ MUTATIONS = [
         "kv/test_order.py::test_centre[lanes16]",
     ),
     Mutation(
-        "a centre's sum with one guard bit less", "kv/fp16_adder.py", "GUARD = 3", "GUARD = 2", "kv/test_fp16_sums.py"
+        "a centre's sum with one guard bit less",
+        "kv/fp16_adder.py",
+        "GUARD = 3",
+        "GUARD = 2",
+        "kv/test_fp16_sums.py::test_adder",
     ),
     Mutation(
         "a product of zero pushes the addend out",
         "kv/multiply_add.py",
         "above & significands[0].any() & significands[1].any()",
         "above",
-        "kv/test_fp16_sums.py",
+        "kv/test_fp16_sums.py::test_multiply_add",
     ),
     Mutation(
         "TLAST for the end of a token",

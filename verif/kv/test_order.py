@@ -85,16 +85,28 @@ def test_every_split(ordered, rng, seed):
             "centre": [(f.name, add) for f in CENTRED for add in ((False, True) if config.centre else (False,))],
         },
     )
-    blocks = []
-    for channels, n0 in coverage.counts["split"]:
+
+    def split(channels: int, n0: int) -> Block:
         kind = KvFormat(rng.choice([KvFormat.K2S, KvFormat.K2]))
         metadata = KvMetadata(rng.choice([KvMetadata.FP16, KvMetadata.Q8]))
         fields = {"exponent0": -14, "exponent1": -13, "metadata": metadata, "rows": int(rng.integers(1, 4))}
-        block = random_block(rng, KvHeader(format=kind, channels=channels, segment0=n0, **fields))
-        blocks.append(with_mask(rng, block, str(rng.choice(["random", "random", "first", "last", "spread"]))))
+        return random_block(rng, KvHeader(format=kind, channels=channels, segment0=n0, **fields))
+
+    kinds = ["random", "random", "first", "last", "spread"]
+    blocks = [with_mask(rng, split(*sizes), str(rng.choice(kinds))) for sizes in coverage.counts["split"]]
+    for count in range(lanes + 1):
+        # So many in the first beat, the others in the last ones.
+        block = split(4 * lanes if lanes < 32 else 128, 8 * max(1, -(-count // 8)))
+        first = np.sort(rng.permutation(lanes)[:count])
+        rest = np.setdiff1d(np.arange(block.header.channels), first)[::-1]
+        n0 = block.header.segment0
+        chosen = np.concatenate([first, np.sort(rest[: n0 - count])])
+        blocks.append(replace(block, channels=np.concatenate([chosen, np.sort(rest[n0 - count :])])))
+    for block in blocks:
+        channels, n0 = block.header.channels, block.header.segment0
         coverage.hit("split", (channels, n0))
         inside = np.zeros(-(-channels // lanes) * lanes, int)
-        inside[blocks[-1].channels[:n0]] = 1
+        inside[block.channels[:n0]] = 1
         counts = inside.reshape(-1, lanes).sum(1)
         coverage.sample("of segment 0 in a beat", counts)
         coverage.sample("first bank of a beat", (np.cumsum(counts) - counts) % lanes)
@@ -140,6 +152,20 @@ def test_marks_are_of_whole_tokens(ordered, rng, seed):
     jobs = [engine_job(packets, config, **traffic) for traffic in TRAFFIC]
     errors = {packet.error for packet in jobs[0][1]}
     assert errors == {KvError.NONE, KvError.SHORT, KvError.LONG, KvError.TRIT}
+    run(built, config, seed, jobs)
+
+
+@pytest.mark.sim
+def test_blocks_pile_up(ordered, rng, seed):
+    """Packets of a beat, split blocks among them, behind an output that stands still: none gets another one's mask."""
+    config, built = ordered
+    size = config.input_bits // 8
+    packets = []
+    for _ in range(30):
+        header = KvHeader(format=KvFormat.K2S, channels=16, segment0=8, rows=1, exponent0=-14, exponent1=-14)
+        packets += [rng.bytes(size) for _ in range(int(rng.integers(4)))]
+        packets.append(pack_block(with_mask(rng, random_block(rng, header), "random")))
+    jobs = [engine_job(packets, config, stall=[True] * still + [False] * 25) for still in (40, 300)]
     run(built, config, seed, jobs)
 
 
