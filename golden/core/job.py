@@ -13,7 +13,7 @@ from golden.prealigned.dot import running_sums
 from golden.weights.packing import padded_lengths
 from golden.weights.parsing import ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
-from golden.weights.uniform import header_fields
+from golden.weights.uniform import RESERVED_CODES, header_fields
 from golden.weights.unpacking import stack_rows
 from hw.spec.core import CHANNEL_HEADER, CoreConfig
 from hw.spec.datatypes import Datatype, code_bits
@@ -181,8 +181,7 @@ def _weights(
                 given = packet[1 : 1 + count, channel].copy()
                 row = parse_row(given, lanes=config.datapath.lanes)
                 codes[channel] = codes[channel] | _row_errors(job, row, length)
-                if _cut_datatype(given, row, config.datapath.lanes) not in (None, *job.datatypes):
-                    codes[channel].add(ERROR_CODES["RESERVED_HEADER"])
+                codes[channel] |= _cut_group_errors(job, given, row, config.datapath.lanes)
         parsed.append((row, scale, frozenset(codes[channel])))
     return parsed
 
@@ -206,13 +205,21 @@ def _row_errors(job: CoreJob, row: ParsedRow, length: int) -> set[int]:
     return codes
 
 
-def _cut_datatype(words: np.ndarray, row: ParsedRow, lanes: int) -> int | None:
-    """Datatype field of the group in which a row packet ends, whose header is seen before its end; None without one."""
+def _cut_group_errors(job: CoreJob, words: np.ndarray, row: ParsedRow, lanes: int) -> set[int]:
+    """What the group in which a row packet ends shows before its end: its datatype, and a code without a value."""
     if not row.group_size or not row.flags & WeightError.WEIGHT_LENGTH:
-        return None
+        return set()
     slots, whole = padded_lengths(row.length, row.group_size, lanes), len(row.datatype)
     widths = np.array([code_bits(Datatype(int(field))) for field in row.datatype], np.int64)
     start = ROW_HEADER_BITS + int((GROUP_HEADER_BITS + slots[:whole] * widths).sum())
-    if whole == len(slots) or start + GROUP_HEADER_BITS > WORD_BITS * len(words):
-        return None
-    return int(words[start // WORD_BITS] >> np.uint64(start % WORD_BITS)) & 15
+    first = start + GROUP_HEADER_BITS
+    if whole == len(slots) or first > WORD_BITS * len(words):
+        return set()
+    field = int(words[start // WORD_BITS] >> np.uint64(start % WORD_BITS)) & 15
+    if field not in job.datatypes:
+        return {ERROR_CODES["RESERVED_HEADER"]}
+    width = code_bits(Datatype(field))
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[first:]
+    count = min(row.length - whole * row.group_size, row.group_size, len(bits) // width)
+    codes = np.packbits(bits[: count * width].reshape(count, width), axis=1, bitorder="little")[:, 0]
+    return {ERROR_CODES["RESERVED_CODE"]} if RESERVED_CODES[field, codes].any() else set()

@@ -130,6 +130,19 @@ def test_weight_packets_that_end_elsewhere(rng):
         assert [LENGTH in codes for codes in found.errors] == [True] * len(bad)
 
 
+@pytest.mark.parametrize("hole", [False, True])
+def test_codes_before_the_cut_count(rng, hole):
+    """Of a group that TLAST ends early, codes that are there may tell RESERVED_CODE before the length is wrong."""
+    job, weights, activations, _, _ = defect_free(rng, shape=(1, 32, 1), datatypes=(Datatype.TERNARY,))
+    (packet,) = weights
+    assert len(packet) == 3  # channel headers; row header, group header and 16 codes; 16 codes
+    word = int(packet[1, 0])
+    changed = word & ~(3 << 34) | (2 if hole else 3) << 34
+    packet[1, 0] = changed ^ ((changed ^ word).bit_count() & 1) << 31
+    found = job_model(TINY, job, [packet[:2]], activations)
+    assert found.errors == (frozenset({CODE, LENGTH} if hole else {LENGTH}),)
+
+
 def test_datatypes_outside_the_jobs(rng):
     job, weights, activations, weight, _ = defect_free(rng)
     missing = Datatype(int(weight.datatype[3, 2]))
