@@ -94,8 +94,7 @@ def value_cycles(work: Workload, config: AttentionConfig) -> int:
     del config
     steps = -(-work.head_dim // LANES)
     packed = sum(rows * steps + VALUE_BETWEEN for rows in work.blocks)
-    exact = sum(_exact_cycles(work, tokens) + VALUE_BETWEEN + -(-tokens // EXACT_ROWS) - 1 for tokens in work.runs)
-    return packed + exact + VALUE_END
+    return packed + sum(_exact_cycles(work, tokens) + VALUE_BETWEEN for tokens in work.runs)
 
 
 def _exact_cycles(work: Workload, tokens: int) -> int:
@@ -111,10 +110,8 @@ def run_beats(work: Workload, tokens: int) -> int:
 
 SCORE_BETWEEN = 2
 """Cycles between packets of `ScoreCore`."""
-VALUE_BETWEEN = 3
-"""Cycles between packets of `ValueCore`; between the groups of a run of exact tokens it is one."""
-VALUE_END = 77
-"""Cycles that a list's end costs `ValueCore`: its elements leave, and the first block's weights are not all there."""
+VALUE_BETWEEN = 2
+"""Cycles between packets of `ValueCore`; none pass between the groups of a run of exact tokens."""
 EXACT = "exact"
 """What the other route's blocks for exact tokens are called."""
 EXACT_ROWS = 32

@@ -77,6 +77,7 @@ def add_exact(sums: torch.Tensor, codes: torch.Tensor, weights: Weights) -> torc
     return sums + fl32(total, weights.unit)
 
 
-def finish(sums: torch.Tensor) -> np.ndarray:
-    """V6: float16 ``[D]``."""
-    return round_fp16(sums.double().numpy())[0]
+def finish(sums: torch.Tensor) -> tuple[np.ndarray, bool]:
+    """V6: float16 ``[D]``, and whether one of them was beyond FP16, which marks the list (OVERFLOW)."""
+    values, beyond = round_fp16(sums.double().numpy())
+    return values, bool(beyond.any())

@@ -16,6 +16,7 @@ from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS, BlockEntry
 from hw.kv.metadata import MetadataReader
 from hw.spec.attention import AttentionConfig
+from hw.spec.kv_config import KvError
 
 __all__ = ["ValueCore"]
 
@@ -36,9 +37,10 @@ class ValueCore(wiring.Component):
                       +- entries, words -[queues]-> MetadataReader ---------- records -------^
     ```
 
-    A group's weights are aligned once; a packed row of up to 64 channels takes a cycle, an exact one five (four digit
-    planes and its scale); from 72 channels on twice as many. A group's sums are scaled, a channel per cycle, while the
-    next group's rows are added; so are a list's elements sent. Between two blocks pass 3 cycles.
+    A group's weights are aligned once. A packed row of up to 64 channels takes a cycle; an exact one four, a digit
+    plane each, and every fourth of 64 channels one more, for the port; from 72 channels on twice as many. A group's
+    sums are scaled, a channel per cycle, while the next group's rows are added; so are a list's elements sent. Between
+    two packets pass 2 cycles.
 
     Parameters
     ----------
@@ -160,8 +162,8 @@ class ValueCore(wiring.Component):
             reader.tables_idle.eq(1),
             log.code.eq(rows.error),
             log.strobe.eq(rows.error_strobe),
-            log.late.eq(late.payload.error),
-            log.late_strobe.eq(late.valid & late.ready & (late.payload.error != 0)),
+            log.late.eq(Mux(out.overflow, KvError.OVERFLOW, late.payload.error)),
+            log.late_strobe.eq(out.overflow | (late.valid & late.ready & (late.payload.error != 0))),
             log.bad.eq(self.o.valid & self.o.ready & self.o.payload.last & self.o.payload.marked),
             log.clear.eq(self.error_clear),
             self.error.eq(log.error),

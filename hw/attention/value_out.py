@@ -19,6 +19,8 @@ __all__ = ["Value", "ValueOut"]
 
 BURST = 4
 """Channels whose scales come before their minima do: as long as an addition takes."""
+SETTLE = 7
+"""Cycles from a job's end until its last result is stored."""
 SCALE_BITS = 11
 BIAS = 50 - 11
 """P2's integers are worth 2^(L - 50 + 11 - weight_bits)."""
@@ -36,12 +38,14 @@ class ValueOut(wiring.Component):
     """Equations V2 to V6 of docs/attention.md: one subtractor, multiplier and FP32 adder for all channels.
 
     ```
-    sums -> minus Y or 128 Y -> times g -> FP32 -> + --> results (memory) -> FP16 -> o
-    records ----------------------^                ^--------+
+    sums -> minus Y or 128 Y -> times g -> FP32 -> + --> FP16 -> results (memory) -> o
+    records ----------------------^                ^ |
+                                                   +-+ running sums (memory)
     ```
 
     A channel per cycle, as its record comes from the metadata reader; V2 takes two: four scales, then the same four
-    channels' minima. Latency 7 cycles. After a list's last group its elements leave, one per cycle.
+    channels' minima. Latency 7 cycles. What a list's last group adds up to goes on as results; they leave, one per
+    cycle, while the next lists' groups are added, of which none may be a list's last before they have left.
 
     Members
     -------
@@ -55,6 +59,8 @@ class ValueOut(wiring.Component):
         The metadata reader may start on a block.
     records : stream of Record, In
     verdicts : stream of BlockEntry, In
+    overflow : Out
+        One cycle: a list that nothing else was wrong with is marked, because a result was beyond FP16.
     o : stream of Value, Out
     """
 
@@ -70,6 +76,7 @@ class ValueOut(wiring.Component):
                 "grant": Out(1),
                 "records": In(stream.Signature(Record)),
                 "verdicts": In(stream.Signature(BlockEntry)),
+                "overflow": Out(1),
                 "o": Out(stream.Signature(Value)),
             }
         )
@@ -104,13 +111,11 @@ class ValueOut(wiring.Component):
                     m.d.sync += channel.eq(following - BURST)
 
         first, marked = Signal(init=1), Signal()
-        idle, release = Signal(), Signal()
-        m.d.comb += self.jobs.ready.eq(release)
-        out_channel, out_following = Signal(channel_bits), Signal(channel_bits)
+        leaving, left_marked, settling = Signal(), Signal(), Signal(range(SETTLE + 1))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [channel.eq(0), place.eq(0), second.eq(0), out_channel.eq(0)]
-                with m.If(self.jobs.valid):
+                m.d.sync += [channel.eq(0), place.eq(0), second.eq(0)]
+                with m.If(self.jobs.valid & ~(job.final & leaving)):
                     m.d.sync += marked.eq(marked | job.marked)
                     m.d.comb += self.grant.eq(job.words)
                     m.next = "SUMS"
@@ -122,7 +127,7 @@ class ValueOut(wiring.Component):
                 with m.If(job.words):
                     m.next = "BLOCK"
                 with m.Elif(job.marked):
-                    m.next = "SETTLE"
+                    m.next = "END"
             with m.State("BLOCK"):
                 m.d.comb += [
                     self.records.ready.eq(~second),
@@ -131,45 +136,58 @@ class ValueOut(wiring.Component):
                 ]
                 with m.If(self.verdicts.valid & ~second):
                     m.d.sync += marked.eq(marked | (verdict.error != 0))
-                    m.next = "SETTLE"
+                    m.next = "END"
             with m.State("EXACT"):
                 m.d.comb += issue.eq(1)
                 with m.If(channel == last_channel):
-                    m.next = "SETTLE"
-            with m.State("SETTLE"):
-                with m.If(idle):
-                    m.d.sync += first.eq(0)
-                    m.next = "IDLE"
-                    with m.If(job.final):
-                        m.next = "OUT"
-                    with m.Else():
-                        m.d.comb += release.eq(1)
-            with m.State("OUT"):
-                # A cycle for the memory; then an element per transfer.
-                m.d.sync += self.o.valid.eq(1)
-                with m.If(self.o.valid & self.o.ready):
-                    m.d.comb += out_following.eq(out_channel + 1)
-                    m.d.sync += out_channel.eq(out_following)
-                    with m.If(out_channel == last_channel):
-                        m.d.sync += [self.o.valid.eq(0), first.eq(1), marked.eq(0)]
-                        m.d.comb += release.eq(1)
-                        m.next = "IDLE"
-                with m.Else():
-                    m.d.comb += out_following.eq(out_channel)
+                    m.next = "END"
+            with m.State("END"):
+                # Nothing of the job is asked for later than the cycle after its last channel.
+                m.d.comb += self.jobs.ready.eq(1)
+                m.d.sync += first.eq(job.final)
+                m.next = "IDLE"
+                with m.If(job.final):
+                    m.d.sync += [leaving.eq(1), left_marked.eq(marked), marked.eq(0), settling.eq(SETTLE)]
 
-        results = self._add(m, job, record, recall.data, channel, issue, second, first, idle)
+        closes = job.final & (second | ~affine)
+        total, here, complete = self._add(m, job, record, recall.data, channel, issue, second, first, closes)
         m.submodules.narrow = narrow = Fp32ToFp16()
+        m.submodules.results = results = memory.Memory(shape=16, depth=self.config.channels, init=[])
+        write, read = results.write_port(), results.read_port()
+        beyond = Signal()
         m.d.comb += [
-            results.addr.eq(out_following),
-            narrow.i.eq(results.data),
-            self.o.payload.value.eq(narrow.o),
-            self.o.payload.marked.eq(marked),
+            narrow.i.eq(total),
+            write.addr.eq(here),
+            write.data.eq(narrow.o),
+            write.en.eq(complete),
+        ]
+        with m.If(complete & narrow.saturated):
+            m.d.sync += beyond.eq(1)
+
+        # The last results are on their way yet; then an element per transfer, a cycle for the memory before.
+        out_channel, out_following = Signal(channel_bits), Signal(channel_bits)
+        m.d.comb += [
+            out_following.eq(out_channel),
+            read.addr.eq(out_following),
+            read.en.eq(1),
+            self.o.payload.value.eq(read.data),
+            self.o.payload.marked.eq(left_marked),
             self.o.payload.last.eq(out_channel == last_channel),
         ]
+        with m.If(settling != 0):
+            m.d.sync += settling.eq(settling - 1)
+            with m.If(settling == 1):
+                m.d.comb += self.overflow.eq(beyond & ~left_marked)
+                m.d.sync += [left_marked.eq(left_marked | beyond), beyond.eq(0), self.o.valid.eq(1)]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.comb += out_following.eq(out_channel + 1)
+            m.d.sync += out_channel.eq(out_following)
+            with m.If(self.o.payload.last):
+                m.d.sync += [out_channel.eq(0), self.o.valid.eq(0), leaving.eq(0)]
         return m
 
-    def _add(self, m, job, record, minimum, channel, issue, second, first, idle):
-        """The pipeline from a channel's number to its running sum; gives the port that reads the results."""
+    def _add(self, m, job, record, minimum, channel, issue, second, first, closes):
+        """The pipeline from a channel's number to its running sum: (sum, channel, it is the list's of this channel)."""
         bits = self.config.sum_bits
 
         def register(value, name, shape=None):
@@ -226,29 +244,28 @@ class ValueOut(wiring.Component):
         for k in range(1 + convert.latency):
             negated = register(negated, f"negated{k}")
 
-        # Cycles 4 and 5: to FP32. Cycles 6 and 7: the addition; the results are read the cycle before.
+        # Cycles 4 and 5: to FP32. Cycles 6 and 7: the addition; the running sums are read the cycle before.
         m.submodules.adder = adder = Fp32Adder()
-        stages = 3 + convert.latency + adder.latency
         adding = 3 + convert.latency
-        valids, channels, fresh = [issue], [channel], first & ~second
+        stages = adding + adder.latency
+        fresh = first & ~second
+        valid, completes, channels = issue, issue & closes, [channel]
         for k in range(stages):
-            valid = Signal(name=f"valid{k}")
-            m.d.sync += valid.eq(valids[-1])
-            valids.append(valid)
+            later = [Signal(name=f"{name}{k}") for name in ("valid", "completes")]
+            m.d.sync += [later[0].eq(valid), later[1].eq(completes)]
+            valid, completes = later
             channels.append(register(channels[-1], f"channel{k}"))
             if k < adding:
                 fresh = register(fresh, f"fresh{k}")
-        m.submodules.results = results = memory.Memory(shape=FP32, depth=self.config.channels, init=[])
-        write, before, after = results.write_port(), results.read_port(), results.read_port()
+        m.submodules.sums = sums = memory.Memory(shape=FP32, depth=self.config.channels, init=[])
+        write, before = sums.write_port(), sums.read_port()
         m.d.comb += [
             before.addr.eq(channels[adding - 1]),
             before.en.eq(1),
-            after.en.eq(1),
             adder.a.eq(Mux(fresh, 0, before.data.as_value())),
             adder.b.eq(Cat(convert.o.as_value()[:31], negated & convert.o.as_value()[:31].any())),
             write.addr.eq(channels[stages]),
             write.data.eq(adder.o),
-            write.en.eq(valids[stages]),
-            idle.eq(~Cat(valids[1:]).any()),
+            write.en.eq(valid),
         ]
-        return after
+        return adder.o, channels[stages], completes

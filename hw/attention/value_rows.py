@@ -44,7 +44,7 @@ class ValueRows(wiring.Component):
     A packed block is a group; a run of exact tokens is one or more, as the weights say. Where rows and weights
     disagree, or a packet is bad in a way that loses count, the rest of the list is dropped, packets and weights up to
     ``final`` of either. A step takes a cycle, every fourth exact token of 17 beats one more; between two
-    blocks pass 3 cycles.
+    packets pass 2 cycles.
 
     Members
     -------
@@ -171,26 +171,31 @@ class ValueRows(wiring.Component):
             with m.Elif(header.channels != self.channels):
                 m.d.comb += refused.eq(AttentionError.LAYOUT)
 
+        def begin():
+            """Takes the next packet's entry."""
+            m.d.comb += [self.entries.ready.eq(1), select.start.eq(1)]
+            m.d.sync += [
+                ternary.eq(~entry.exact & (header.format == KvFormat.V158)),
+                exact.eq(entry.exact),
+                final.eq(entry.final),
+                rows.eq(header.rows),
+                odd.eq(entry.odd & ~entry.exact),
+                words.eq(~entry.exact & (entry.error == 0)),
+                marked.eq(0),
+                ended.eq(0),
+            ]
+            m.next = "ENTRY"
+            with m.If(self.entries.valid):
+                m.next = "PREFIX"
+                with m.If(refused != 0):
+                    give_up(refused, "PREFIX")
+                with m.If(~entry.exact & (entry.error != 0)):
+                    m.next = "LOST"
+
         row_end, group_end = Signal(), Signal()
         with m.FSM():
             with m.State("ENTRY"):
-                m.d.comb += [self.entries.ready.eq(1), select.start.eq(1)]
-                m.d.sync += [
-                    ternary.eq(~entry.exact & (header.format == KvFormat.V158)),
-                    exact.eq(entry.exact),
-                    final.eq(entry.final),
-                    rows.eq(header.rows),
-                    odd.eq(entry.odd & ~entry.exact),
-                    words.eq(~entry.exact & (entry.error == 0)),
-                    marked.eq(0),
-                    ended.eq(0),
-                ]
-                with m.If(self.entries.valid):
-                    m.next = "PREFIX"
-                    with m.If(refused != 0):
-                        give_up(refused, "PREFIX")
-                    with m.If(~entry.exact & (entry.error != 0)):
-                        m.next = "LOST"
+                begin()
             with m.State("PREFIX"):
                 m.d.comb += window.start.eq(1)
                 with m.If(self.cut):
@@ -255,9 +260,9 @@ class ValueRows(wiring.Component):
                 with m.If(window.held & (~pending | ended)):
                     m.d.comb += window.skip.eq(1)
                     with m.If(window.held_last):
+                        begin()
                         with m.If(~ended):
                             hand_over(1, ~self.set)
-                        m.next = "ENTRY"
                     with m.Else():
                         give_up(KvError.LONG, "DRAIN")
             with m.State("DRAIN"):

@@ -2,6 +2,7 @@
 
 from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.adders import prefix_sum
@@ -14,6 +15,8 @@ __all__ = ["WEIGHT_EXPONENT_BITS", "WeightAligner"]
 SIGNIFICAND_BITS = 11
 WEIGHT_EXPONENT_BITS = 7
 """Bits of l and L: at most 30 + 30 + 12."""
+GROUPS = 3
+"""Groups that wait, all of their weights stored."""
 DIGIT_BITS = 4
 """Bits of the scale that an exact row's product takes in per cycle."""
 
@@ -21,8 +24,10 @@ DIGIT_BITS = 4
 class WeightAligner(wiring.Component):
     """Stores groups of weights as they come, finds each group's largest exponent, then gives them aligned, one by one.
 
-    Two groups: one comes in while the other is read. A packed row's weight takes a cycle to come in, an exact one's 4:
-    its significand is multiplied with the scale's, 4 bits per cycle.
+    Weights lie in a ring of two groups of the largest size; a row's place is free once the next row is read, so that
+    short groups come in well ahead. A packed row's weight takes a cycle to come in, an exact one's 4: its significand
+    is multiplied with the scale's, 4 bits per cycle. A group's first row is there 2 cycles after its last weight came,
+    and the cycle after the group before was released.
 
     Parameters
     ----------
@@ -66,64 +71,67 @@ class WeightAligner(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entry = data.StructLayout({"significand": SIGNIFICAND_BITS, "exponent": WEIGHT_EXPONENT_BITS})
+        depth = 2 * GROUP_ROWS
         about = data.StructLayout(
-            {"count": range(GROUP_ROWS), "exponent": WEIGHT_EXPONENT_BITS, "exact": 1, "final": 1, "bad": 1}
+            {"end": range(2 * depth), "exponent": WEIGHT_EXPONENT_BITS, "exact": 1, "final": 1, "bad": 1}
         )
-        m.submodules.store = store = memory.Memory(shape=entry, depth=2 * GROUP_ROWS, init=[])
+        m.submodules.store = store = memory.Memory(shape=entry, depth=depth, init=[])
         write, read = store.write_port(), store.read_port()
-        groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(2)]
-        full, write_set, read_set = Signal(2), Signal(), Signal()
+        m.submodules.groups = groups = SyncFIFOBuffered(width=about.size, depth=GROUPS)
+        # Places of the row that comes in and of the one that is read; the top bit tells a full ring from an empty one.
+        place, row = Signal(range(2 * depth)), Signal(range(2 * depth))
 
         # In.
         weight = self.i.payload
-        significand, exponent, done = self._weight(m, full.bit_select(write_set, 1))
+        full = (place ^ row) == depth
+        significand, exponent, done = self._weight(m, full | ~groups.w_rdy)
         count, largest = Signal(range(GROUP_ROWS)), Signal(WEIGHT_EXPONENT_BITS)
         crowded, mixed, before = Signal(), Signal(), Signal()
         wrong = weight.value[15] | weight.value[10:15].all()
         wrong_scale = weight.exact & (weight.scale[15] | weight.scale[10:15].all())
         bad = Signal()
         above = Signal(WEIGHT_EXPONENT_BITS)
+        came = data.View(about, groups.w_data)
         m.d.comb += [
             above.eq(Mux((significand != 0) & (exponent > largest), exponent, largest)),
             bad.eq(mixed | crowded | wrong | wrong_scale | ((count != 0) & (weight.exact != before))),
-            write.addr.eq(Cat(count, write_set)),
+            write.addr.eq(place),
             write.data.significand.eq(significand),
             write.data.exponent.eq(exponent),
             write.en.eq(done),
             self.i.ready.eq(done),
+            came.end.eq(place),
+            came.exponent.eq(above),
+            came.exact.eq(weight.exact),
+            came.final.eq(weight.final),
+            came.bad.eq(bad),
+            groups.w_en.eq(done & weight.last),
         ]
-        filled = Signal()
         with m.If(done):
             m.d.sync += [count.eq(count + 1), largest.eq(above), mixed.eq(bad), before.eq(weight.exact)]
-            m.d.sync += crowded.eq(crowded | count.all())
+            # Rows that are too many overwrite the last one.
+            with m.If(count.all() | crowded):
+                m.d.sync += crowded.eq(1)
+            with m.If(~(count.all() | crowded) | weight.last):
+                m.d.sync += place.eq(place + 1)
             with m.If(weight.last):
-                m.d.comb += filled.eq(1)
-                m.d.sync += [count.eq(0), largest.eq(0), mixed.eq(0), crowded.eq(0), write_set.eq(~write_set)]
-                for k in range(2):
-                    with m.If(write_set == k):
-                        m.d.sync += groups[k].eq(Cat(count, above, weight.exact, weight.final, bad))
+                m.d.sync += [count.eq(0), largest.eq(0), mixed.eq(0), crowded.eq(0)]
 
         # Out.
-        index, following = Signal(range(GROUP_ROWS)), Signal(range(GROUP_ROWS))
-        group = Mux(read_set, groups[1].as_value(), groups[0].as_value())
-        group = data.View(about, group)
+        group, following = data.View(about, groups.r_data), Signal(range(2 * depth))
         m.d.comb += [
-            following.eq(Mux(self.next, index + 1, index)),
-            read.addr.eq(Cat(following, read_set)),
+            following.eq(Mux(self.release, group.end, row) + (self.release | self.next)),
+            read.addr.eq(following),
             read.en.eq(1),
+            groups.r_en.eq(self.release),
+            self.there.eq(groups.r_rdy),
             self.exponent.eq(group.exponent),
             self.exact.eq(group.exact),
             self.final.eq(group.final),
             self.bad.eq(group.bad),
-            self.last.eq(index == group.count),
+            self.last.eq(row == group.end),
         ]
-        m.d.sync += [index.eq(following), self.there.eq(full.bit_select(read_set, 1))]
-        with m.If(self.release):
-            m.d.sync += [index.eq(0), self.there.eq(0), read_set.eq(~read_set)]
-        m.d.sync += full.eq(
-            (full | (Cat(~write_set, write_set) & filled.replicate(2)))
-            & ~(Cat(~read_set, read_set) & self.release.replicate(2))
-        )
+        m.d.sync += row.eq(following)
         self._align(m, read.data, group.exponent)
         return m
 

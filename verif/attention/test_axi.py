@@ -26,6 +26,7 @@ from verif.attention.test_scores import random_run
 from verif.attention.test_scores import spoil as spoil_keys
 from verif.attention.test_value import random_list as value_list
 from verif.attention.test_value import spoil as spoil_values
+from verif.attention.value_lists import Expected
 
 CONFIG = ATTENTION_CORES["tiny"]
 
@@ -133,10 +134,11 @@ def test_score_core(rng, seed):
     simulate(ScoreCoreAxi(CONFIG), "score_core", vectors, cases, extra, seed)
 
 
-def value_vectors(rng, case: str, job: Job, expected: list) -> dict[str, np.ndarray]:
-    size = expected[0][1]
-    marked = np.repeat([values is None for values, _ in expected], size).astype(np.uint8)
-    data = np.concatenate([np.zeros(size, np.uint64) if v is None else v.astype(np.uint64) for v, _ in expected])
+def value_vectors(rng, case: str, job: Job, expected: list[Expected]) -> dict[str, np.ndarray]:
+    size = expected[0].channels
+    marked = np.repeat([x.marked for x in expected], size).astype(np.uint8)
+    values = [x.values for x in expected]
+    data = np.concatenate([np.zeros(size, np.uint64) if v is None else v.astype(np.uint64) for v in values])
     return sent(rng, case, job, {"s_axis_weights": 4, "s_axis_packets": 16}) | {
         f"{case}/m_axis_results/tdata": octets(data, 2),
         f"{case}/m_axis_results/tlast": np.tile(np.arange(size) == size - 1, len(expected)).astype(np.uint8),
@@ -161,7 +163,7 @@ def test_value_core(rng, seed):
     ):
         job, expected = value_axi_job(some, CONFIG)
         vectors |= value_vectors(rng, case, job, expected)
-        count = sum(values is None for values, _ in expected)
+        count = sum(x.marked for x in expected)
         cases[case] = expected_status(job, len(some), errors[0] if count else 0, count)
     assert cases["mixed"]["count"] == len(errors) > 2
     del cases["other"]

@@ -175,6 +175,36 @@ def test_bad_lists_are_marked_and_forgotten(core, rng, seed):
         assert result.observed["error"] == first
 
 
+def overflowing_lists(rng, channels):
+    """Lists of which some end beyond FP16; in one, only a sum on the way does."""
+    one = torch.ones(1).half()
+    codes = torch.from_numpy(rng.integers(-9, 10, (1, channels))).to(torch.int8)
+    run = Run(codes, 512 * one, (1,))
+    large = Run(codes.clone(), 512 * one, (1,))
+    large.codes[0, rng.integers(channels)] = -128
+    limit = Run(codes.clone(), 546 * one, (1,))
+    limit.codes[0, 0] = 120  # 65520: just beyond
+    header = random_header(rng, AttentionConfig().parser, rows=1, format=KvFormat.V2, channels=channels,
+                           segment0=channels, transform0=KvTransform.NONE, metadata=KvMetadata.FP16)  # fmt: skip
+    block = random_block(rng, header)
+    block.codes[:] = 3
+    block.scales[:], block.minima[:] = (np.full(channels, x, np.float16).view(np.uint16) for x in (3e4, -6e4))
+    lists = [[run], [large], [run, block], [block, limit], [limit], [run]]
+    return [ValueList(items, [one] * len(items)) for items in lists]
+
+
+@pytest.mark.sim
+def test_overflow_marks_the_list(core, rng, seed):
+    config, built = core
+    lists = overflowing_lists(rng, config.channels)
+    job, expected = value_job(lists, config)
+    assert [x.marked for x in expected] == [False, True, False, True, True, False]
+    results = run_jobs(built, [job, value_job(lists[:1], config)[0]], seed=seed)
+    for result, some, error in zip(results, (expected, expected[:1]), (KvError.OVERFLOW, 0), strict=True):
+        compare_values(result, some)
+        assert result.observed["error"] == error
+
+
 @pytest.mark.sim
 def test_reset_in_mid_packet(core, rng, seed):
     config, built = core

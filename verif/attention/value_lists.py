@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from hw.spec.attention import BUS_BYTES, GROUP_ROWS, AttentionConfig
 from sim.job import Job, JobResult
 from sim.layout import pack, unpack
 
-__all__ = ["Run", "ValueList", "compare_values", "expected_values", "value_job"]
+__all__ = ["Expected", "Run", "ValueList", "compare_values", "expected_values", "value_job"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ValueList:
     """Items of one list and a float16 tensor of probabilities per item.
 
     ``packets`` and ``weights`` replace what is sent for an item: bytes; (probabilities, scales or None, last) arrays.
-    ``marked``: the list's result must be marked.
+    ``marked``: the list's result must be marked, and its values do not count.
     """
 
     items: Sequence[Block | Run]
@@ -50,8 +51,16 @@ class ValueList:
     marked: bool = False
 
 
-def expected_values(found: ValueList, config: AttentionConfig) -> np.ndarray:
-    """uint16 ``[D]``: FP16 bits of the list's result."""
+class Expected(NamedTuple):
+    """A list's result: FP16 bits, uint16 ``[D]``, or None where they do not count; D; whether it is marked."""
+
+    values: np.ndarray | None
+    channels: int
+    marked: bool
+
+
+def expected_values(found: ValueList, config: AttentionConfig) -> tuple[np.ndarray, bool]:
+    """FP16 bits of the list's result, uint16 ``[D]``, and whether one of them was beyond FP16."""
     sums = 0
     for item, p in zip(found.items, found.probabilities, strict=True):
         if isinstance(item, Block):
@@ -64,7 +73,8 @@ def expected_values(found: ValueList, config: AttentionConfig) -> np.ndarray:
             own = slice(start, start + rows)
             sums = add_exact(sums, item.codes[own], align_weights(p[own], config, item.scale[own]))
             start += rows
-    return finish(sums).view(np.uint16)
+    values, beyond = finish(sums)
+    return values.view(np.uint16), beyond
 
 
 def group_weights(item: Block | Run, p: torch.Tensor):
@@ -77,8 +87,8 @@ def group_weights(item: Block | Run, p: torch.Tensor):
     return p, item.scale, last
 
 
-def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) -> tuple[Job, list]:
-    """A job for :func:`sim.job.run_jobs`, and per list (FP16 bits or None if marked, D). All of one head dim."""
+def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) -> tuple[Job, list[Expected]]:
+    """A job for :func:`sim.job.run_jobs`, and what each list must give. All of one head dim."""
     data, flags, weights, expected = [], [], [], []
     for found in lists:
         for number, (item, p) in enumerate(zip(found.items, found.probabilities, strict=True)):
@@ -97,7 +107,8 @@ def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) ->
                 [values.numpy().view(np.uint16), scale.numpy().view(np.uint16), exact, np.asarray(last), end]
             )
         channels = item.header.channels if block else item.codes.shape[1]
-        expected.append((None if found.marked else expected_values(found, config), channels))
+        result = (None, True) if found.marked else expected_values(found, config)
+        expected.append(Expected(result[0], channels, result[1]))
     flags = np.concatenate(flags).astype(np.uint8)
     columns = [np.concatenate(column).astype(np.uint64) for column in zip(*weights, strict=True)]
     inputs = {
@@ -110,20 +121,20 @@ def value_job(lists: Sequence[ValueList], config: AttentionConfig, **options) ->
         "observe": ["error", "error_count"],
         "tail": 300,
     } | options
-    return Job(inputs=inputs, outputs={"o": sum(d for _, d in expected)}, **options), expected
+    return Job(inputs=inputs, outputs={"o": sum(x.channels for x in expected)}, **options), expected
 
 
-def compare_values(result: JobResult, expected: list) -> None:
+def compare_values(result: JobResult, expected: Sequence[Expected]) -> None:
     """Every element of every list. Raises AssertionError naming the list."""
     beats = {name: np.asarray(x).astype(np.int64) for name, x in unpack(Value, result.outputs["o"]).items()}
     start = 0
-    for number, (values, channels) in enumerate(expected):
+    for number, (values, channels, marked) in enumerate(expected):
         own = slice(start, start + channels)
         start += channels
         last = np.arange(channels) == channels - 1
         np.testing.assert_array_equal(beats["last"][own], last, f"list {number}: last")
-        np.testing.assert_array_equal(beats["marked"][own], values is None, f"list {number}: marks")
+        np.testing.assert_array_equal(beats["marked"][own], marked, f"list {number}: marks")
         if values is not None:
             np.testing.assert_array_equal(beats["value"][own], values, f"list {number}: values")
     assert start == len(beats["last"])
-    assert result.observed["error_count"] == sum(values is None for values, _ in expected)
+    assert result.observed["error_count"] == sum(x.marked for x in expected)
