@@ -110,7 +110,7 @@ def run_beats(work: Workload, tokens: int) -> int:
 
 SCORE_BETWEEN = 2
 """Cycles between packets of `ScoreCore`."""
-VALUE_BETWEEN = 2
+VALUE_BETWEEN = 1
 """Cycles between packets of `ValueCore`; none pass between the groups of a run of exact tokens."""
 EXACT = "exact"
 """What the other route's blocks for exact tokens are called."""

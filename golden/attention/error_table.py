@@ -22,7 +22,9 @@ __all__ = ["output_errors"]
 
 TOKENS = 1024
 LAYERS = (3, 9, 15, 21, 27)
-WIDTHS = ((12, 10, 8), (12, 10, 10), (12, 11, 10), (12, 12, 9), (12, 12, 10), (12, 12, 11), (16, 16, 11))
+WIDTHS = tuple(
+    (max(12, w), w, p) for w, p in ((8, 8), (9, 9), (10, 8), (10, 10), (11, 10), (11, 11), (12, 10), (12, 11), (16, 11))
+)
 MARKERS = "<!-- attention error: begin (python -m golden.attention.error_table) -->", "<!-- attention error: end -->"
 
 

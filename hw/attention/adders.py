@@ -1,16 +1,19 @@
 """Adders and multipliers written out, so that they stay small whatever a synthesis tool makes of ``+`` and ``*``."""
 
-from amaranth import C, Cat, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth import C, Cat, Signal, Value
 
 from hw.prealigned.compressor import compress
 
-__all__ = ["booth_product", "booth_row", "prefix_sum", "ripple_sum"]
+__all__ = ["add_bit", "booth_product", "booth_row", "prefix_sum", "ripple_sum", "select"]
 
 
-def ripple_sum(m, a, b, width, name):
-    """``a + b`` of unsigned values, modulo 2**width: a chain of full adders, about 7 gate equivalents per bit."""
+def ripple_sum(m, a, b, width, name, carry=None):
+    """``a + b + carry`` of unsigned values, modulo 2**width: a chain of full adders, about 7 gate equivalents a bit."""
     a, b = (Cat(x, C(0, max(0, width - len(x))))[:width] for x in (a, b))
-    carry, bits = C(0, 1), []
+    carry, bits = C(0, 1) if carry is None else carry, []
     for k in range(width):
         bits.append(a[k] ^ b[k] ^ carry)
         following = Signal(name=f"{name}_carry{k}")
@@ -49,6 +52,17 @@ def prefix_sum(m, a, b, width, name, carry=None):
     total = Signal(width, name=name)
     m.d.comb += total.eq(half ^ Cat(carry, *generate[:-1]))
     return total
+
+
+def add_bit(m, a, bit, name):
+    """``a + bit``, modulo 2**len(a)."""
+    return prefix_sum(m, a, C(0, len(a)), len(a), name, bit)
+
+
+def select(choices):
+    """The value whose bit is set, of (bit, value) pairs of which at most one is; else 0: ANDs and ORs, which are
+    smaller than multiplexers."""
+    return reduce(or_, (Value.cast(value) & bit.replicate(len(value)) for bit, value in choices))
 
 
 def booth_row(a, bits):

@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.attention.adders import prefix_sum, ripple_sum
+from hw.attention.adders import prefix_sum, ripple_sum, select
 from hw.spec.attention import GROUP_ROWS, LANES, PLANES, AttentionConfig
 
 __all__ = ["BATCH", "SUM_LANES", "ChannelSums"]
@@ -23,12 +23,13 @@ class ChannelSums(wiring.Component):
     codes -> eight rows (two sets) -> 8 codes of each -> 8 products added -> register -> + -> sums (two sets)
     ```
 
-    Rows are gathered to batches of eight; while one is gathered, the batch before goes through the adders, 8 channels
-    per cycle. Rows four apart share a product: nothing, one weight, the other or both, for either bit of their codes.
-    So two exact tokens' planes make a batch whose products are worth 64, 16, 4 and 1. Sums lie in memory, those of one
-    group beside those of the group before, which are read meanwhile.
+    Rows are gathered to batches of eight, each with its weight; while one is gathered, the batch before goes through
+    the adders, 8 channels per cycle. Rows four apart share a product: nothing, one weight, the other or both, for
+    either bit of their codes. So two exact tokens' planes make a batch whose products are worth 64, 16, 4 and 1. Sums
+    lie in memory, those of one group beside those of the group before, which are read meanwhile; their upper halves
+    are added a cycle after the lower ones, so that short carry chains do.
 
-    Throughput: a step per cycle while ``ready``. Sums of a group are there 4 cycles after its last step was taken for
+    Throughput: a step per cycle while ``ready``. Sums of a group are there 5 cycles after its last step was taken for
     channels 0..7, and a cycle later for each 8 more.
 
     Parameters
@@ -85,7 +86,9 @@ class ChannelSums(wiring.Component):
         steps, bits = self.config.steps, self.config.weight_bits
         rows, writes, reads = [], [], []
         for r in range(BATCH):
-            m.submodules[f"row{r}"] = row = memory.Memory(shape=2 * LANES, depth=2 * steps, init=[])
+            # A row, its weight and, where a row comes four later, both weights.
+            word = {"codes": 2 * LANES, "y": bits} | ({"both": bits + 1} if r >= PLANES else {})
+            m.submodules[f"row{r}"] = row = memory.Memory(shape=data.StructLayout(word), depth=2 * steps, init=[])
             rows.append(row)
             writes.append(row.write_port())
             reads.append(row.read_port())
@@ -94,7 +97,7 @@ class ChannelSums(wiring.Component):
         slot, half = Signal(range(BATCH)), Signal()
         fresh = Signal(init=1)  # nothing of this group is in the sums yet
         counted = Signal()  # something of it is in the total
-        weights = [Signal(bits, name=f"gathered{r}", reset_less=True) for r in range(BATCH)]
+        weights = [Signal(bits, name=f"before{r}", reset_less=True) for r in range(PLANES)]
         run, phase = Signal(), Signal(self.group_bits)
         taken, complete = Signal(), Signal()
         m.d.comb += [
@@ -103,18 +106,24 @@ class ChannelSums(wiring.Component):
             taken.eq(self.valid & self.ready),
             complete.eq(self.row_last & (self.last | (slot == BATCH - 1))),
         ]
-        for r in range(BATCH):
+        both = ripple_sum(m, weights[-1], self.y, bits + 1, "both")
+        for r, write in enumerate(writes):
             m.d.comb += [
-                writes[r].addr.eq(Cat(half, self.step)[: len(writes[r].addr)]),
-                writes[r].data.eq(self.codes),
-                writes[r].en.eq(taken & (slot == r)),
+                write.addr.eq(Cat(half, self.step)[: len(write.addr)]),
+                write.data.codes.eq(self.codes),
+                write.data.y.eq(self.y),
+                write.en.eq(taken & (slot == r)),
             ]
-            with m.If(taken & (slot == r)):
-                m.d.sync += weights[r].eq(self.y)
+            if r >= PLANES:
+                m.d.comb += write.data.both.eq(both)
+        with m.If(taken & self.row_last):
+            m.d.sync += [after.eq(before) for before, after in zip([self.y, *weights[:-1]], weights, strict=True)]
+        so_far = self.total & counted.replicate(self.total_bits)
+        grown = prefix_sum(m, so_far, self.y, self.total_bits, "grown")
         with m.If(taken & self.row_last):
             m.d.sync += slot.eq(slot + 1)
             with m.If(~self.exact | (slot[:2] == 0)):
-                m.d.sync += [self.total.eq(Mux(counted, self.total, 0) + self.y), counted.eq(1)]
+                m.d.sync += [self.total.eq(grown), counted.eq(1)]
 
         # A batch on its way: 8 channels per cycle, first reads, then adds.
         filled, batch_exact = Signal(range(BATCH), reset_less=True), Signal(reset_less=True)
@@ -132,42 +141,27 @@ class ChannelSums(wiring.Component):
         with m.If(self.abort):
             m.d.sync += [slot.eq(0), fresh.eq(1), counted.eq(0)]
 
-        m.submodules.memory = store = memory.Memory(
-            shape=data.ArrayLayout(self.config.sum_bits, SUM_LANES), depth=2 << self.group_bits, init=[]
-        )
-        write, before, out = store.write_port(), store.read_port(), store.read_port()
-        m.d.comb += [out.addr.eq(self.address), out.en.eq(1), self.sums.eq(out.data)]
         part = ceil_log2(BATCH)
         for read in reads:
             m.d.comb += [read.addr.eq(Cat(batch_half, phase[part:])[: len(read.addr)]), read.en.eq(1)]
-        about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1, "exact": 1})
-        now, then = Signal(about, reset_less=True), Signal(about, reset_less=True)
-        multiplying, adding = Signal(), Signal()
-        m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh, batch_exact)), multiplying.eq(run)]
-        m.d.sync += [then.eq(now), adding.eq(multiplying)]
-        pairs = [
-            [Signal(width, name=f"{name}{r}", reset_less=True) for name, width in widths.items()]
-            for widths in [{"first": bits, "second": bits, "both": bits + 1}]
-            for r in range(PLANES)
-        ]
-        for r, (first, second, both) in enumerate(pairs):
-            one, other = Signal(bits, name=f"one{r}"), Signal(bits, name=f"other{r}")
-            m.d.comb += [
-                one.eq(Mux(filled >= r, weights[r], 0) if r else weights[r]),
-                other.eq(Mux(filled >= r + PLANES, weights[r + PLANES], 0)),
-            ]
-            with m.If(run & (phase == 0)):
-                m.d.sync += [first.eq(one), second.eq(other), both.eq(ripple_sum(m, one, other, bits + 1, f"sum{r}"))]
+        about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1, "exact": 1, "filled": range(BATCH)})
+        now, then, last = (Signal(about, name=name, reset_less=True) for name in ("now", "then", "later"))
+        multiplying, adding, carrying = Signal(), Signal(), Signal()
+        m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh, batch_exact, filled)), multiplying.eq(run)]
+        m.d.sync += [then.eq(now), adding.eq(multiplying), last.eq(then), carrying.eq(adding)]
 
-        m.d.comb += [
-            before.addr.eq(Cat(now.place, now.set)),
-            before.en.eq(1),
-            write.addr.eq(Cat(then.place, then.set)),
-            write.en.eq(adding),
-        ]
-        picked = [Signal(2 * SUM_LANES, name=f"picked{r}") for r in range(BATCH)]
+        # 8 channels' codes of each row, none of rows that the batch has not got.
+        place = Signal(BATCH)
+        m.d.comb += place.eq(1 << now.place[:part])
+        picked = []
         for r, read in enumerate(reads):
-            m.d.comb += picked[r].eq(read.data.word_select(now.place[:part], 2 * SUM_LANES))
+            chosen = place & (now.filled >= r).replicate(BATCH) if r else place
+            codes = Signal(2 * SUM_LANES, name=f"picked{r}")
+            groups = [read.data.codes.word_select(k, 2 * SUM_LANES) for k in range(BATCH)]
+            m.d.comb += codes.eq(select(zip(chosen, groups, strict=True)))
+            picked.append(codes)
+        pairs = [(reads[r].data.y, reads[r + PLANES].data.y, reads[r + PLANES].data.both) for r in range(PLANES)]
+        parts = []
         for lane in range(SUM_LANES):
             codes = [x.word_select(lane, 2) for x in picked]
             products = [
@@ -184,10 +178,44 @@ class ChannelSums(wiring.Component):
             four = ripple_sum(m, Mux(now.exact, upper << 4, upper), lower, bits + 9, f"four{lane}")
             part_sum = Signal(bits + 9, name=f"part{lane}", reset_less=True)
             m.d.sync += part_sum.eq(four)
-            held = Signal(self.config.sum_bits, name=f"held{lane}")
-            m.d.comb += held.eq(Mux(then.fresh, 0, before.data[lane]))
-            m.d.comb += write.data[lane].eq(prefix_sum(m, held, part_sum, self.config.sum_bits, f"sum_{lane}"))
+            parts.append(part_sum)
+        self._accumulate(m, parts, now, (then, adding), (last, carrying))
         return m
+
+    def _accumulate(self, m, parts, now, lower, upper):
+        """Adds to the sums: their lower halves in one cycle, with the carries the upper ones in the next."""
+        bits = self.config.sum_bits
+        cut = bits // 2
+        carries, found = [], []
+        for name, width, (about, valid), following in (
+            ("lower", cut, lower, now),
+            ("upper", bits - cut, upper, lower[0]),
+        ):
+            shape = data.ArrayLayout(width, SUM_LANES)
+            m.submodules[name] = store = memory.Memory(shape=shape, depth=2 << self.group_bits, init=[])
+            write, before, out = store.write_port(), store.read_port(), store.read_port()
+            m.d.comb += [
+                out.addr.eq(self.address),
+                out.en.eq(1),
+                before.addr.eq(Cat(following.place, following.set)),
+                before.en.eq(1),
+                write.addr.eq(Cat(about.place, about.set)),
+                write.en.eq(valid),
+            ]
+            found.append(out.data)
+            for lane, part in enumerate(parts):
+                held = Signal(width, name=f"held_{name}{lane}")
+                m.d.comb += held.eq(Mux(about.fresh, 0, before.data[lane]))
+                if name == "lower":
+                    total = ripple_sum(m, held, part[:cut], cut + 1, f"sum_lower{lane}")
+                    rest = Signal(len(part) - cut + 1, name=f"rest{lane}", reset_less=True)
+                    m.d.sync += rest.eq(Cat(total[-1], part[cut:]))
+                    carries.append(rest)
+                else:
+                    rest = carries[lane]
+                    total = ripple_sum(m, held, rest[1:], width, f"sum_upper{lane}", rest[0])
+                m.d.comb += write.data[lane].eq(total)
+        m.d.comb += [self.sums[lane].eq(Cat(*(half[lane] for half in found))) for lane in range(SUM_LANES)]
 
     def _product(self, m, pair, code, other_code, name):
         """``code * first + other_code * second``."""

@@ -4,7 +4,7 @@ from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.attention.adders import booth_product, prefix_sum
+from hw.attention.adders import add_bit, booth_product, prefix_sum, ripple_sum
 from hw.attention.dot import QUAD, TableWrite
 from hw.attention.layouts import UNIT_BITS, Job, Layout, PacketEntry
 from hw.attention.query import round_shift
@@ -152,6 +152,7 @@ class FoldUnit(wiring.Component):
         which = Signal()
         done = self._multiply(m, issue, position, exists, counted, read.data, top, minima, total, which)
 
+        negated = add_bit(m, ~total.as_unsigned(), C(1, 1), "total_negated")
         job = self.job.payload
         groups0 = Mux(header.format == KvFormat.K1, 0, header.segment0 + 1)
         error, bare = Signal(4), Signal()
@@ -171,7 +172,7 @@ class FoldUnit(wiring.Component):
             job.set.eq(which),
             job.poison.eq(self.poison),
             # S3 takes the sum of all z off, S2 adds three times that of segment 0.
-            job.offset.eq(Mux(entry.exact, -total, Mux(halved, (total << 1) + total, 0))),
+            job.offset.eq(Mux(entry.exact, negated, Mux(halved, (total << 1) + total, 0))),
             # 2^(M - W + 1) units of the aligned query, 2^(exponent - 13 - Wq); F4 for exact tokens.
             job.unit.eq(unit),
         ]
@@ -307,16 +308,19 @@ class FoldUnit(wiring.Component):
         sign = below ^ flip
         beyond = amount[6]
         floor, up = round_shift(m, product, amount[:6], "fold")
-        rounded = Signal(width)
+        rounded = add_bit(m, floor[:width], up, "rounded")
         limit = (1 << width - 1) - 1
-        m.d.comb += rounded.eq(floor[:width] + up)
         clamped = Signal(width - 1)
         m.d.comb += clamped.eq(Mux(rounded[-1], limit, rounded))
         z = Signal(signed(width), reset_less=True)
-        m.d.sync += z.eq(Mux(beyond, 0, (Cat(clamped, C(0, 1)) ^ sign.replicate(width)) + sign))
+        signed_here = add_bit(m, Cat(clamped, C(0, 1)) ^ sign.replicate(width), sign, "signed")
+        m.d.sync += z.eq(Mux(beyond, 0, signed_here))
 
+        bits = len(total)
+        wide = Cat(z, z[-1].replicate(bits))[:bits]
+        grown = ripple_sum(m, total.as_unsigned(), wide, bits, "grown")
         with m.If(valid[2] & counts):
-            m.d.sync += total.eq(total + z)
+            m.d.sync += total.eq(grown)
 
         building = self._tables(m, z, valid[2], places[2], which)
         return ~(valid[0] | valid[1] | valid[2] | building)
@@ -329,7 +333,7 @@ class FoldUnit(wiring.Component):
         def add(a, b, name, carry=None):
             """Signed, modulo 2**(bits + 2)."""
             a, b = (Cat(x, x[-1].replicate(bits + 2))[: bits + 2] for x in (a, b))
-            return prefix_sum(m, a, b, bits + 2, name, carry)
+            return ripple_sum(m, a, b, bits + 2, name, carry)
 
         quad = place[: QUAD.bit_length() - 1]
         total = Signal(signed(bits + 2), reset_less=True)

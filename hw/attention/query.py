@@ -6,7 +6,7 @@ from amaranth import Array, C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.attention.adders import prefix_sum
+from hw.attention.adders import add_bit, ripple_sum
 from hw.attention.layouts import Layout, QueryElement
 from hw.attention.query_rfft import QueryRfft, bit_reversed, rfft_place
 from hw.spec.attention import AttentionConfig
@@ -243,13 +243,12 @@ class QueryUnit(wiring.Component):
         value = Cat(C(0, bits - 1 - FP16_BITS), significand)
         shifted, up = round_shift(m, value, amount, "align")
         magnitude = Signal(bits - 1)
-        rounded = Signal(bits)
+        rounded = add_bit(m, Cat(shifted, C(0, 1)), up, "rounded")
         m.d.comb += [
-            rounded.eq(shifted + up),
             magnitude.eq(Mux(exponent.all(), 0, Mux(rounded[-1], (1 << bits - 1) - 1, rounded))),
         ]
         aligned = Signal(signed(bits), name="aligned")
-        m.d.comb += aligned.eq((Cat(magnitude, C(0, 1)) ^ sign.replicate(bits)) + sign)
+        m.d.comb += aligned.eq(add_bit(m, Cat(magnitude, C(0, 1)) ^ sign.replicate(bits), sign, "signed"))
         return aligned
 
     def _transform(self, m, read, write, segment, transform, size, base, seen):
@@ -280,8 +279,8 @@ class QueryUnit(wiring.Component):
         less, bits = Signal(wide), self.value_bits
         one, other = first.as_unsigned(), read.data.as_unsigned()
         m.d.comb += [
-            total.eq(prefix_sum(m, one, other, bits, "butterfly_sum")),
-            less.eq(prefix_sum(m, one, ~other, bits, "butterfly_less", C(1, 1))),
+            total.eq(ripple_sum(m, one, other, bits, "butterfly_sum")),
+            less.eq(ripple_sum(m, one, ~other, bits, "butterfly_less", C(1, 1))),
         ]
         result = Signal(wide)
         with m.State("SEGMENT"):

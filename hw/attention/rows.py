@@ -1,6 +1,6 @@
 """Rows of packets cut into steps of up to 64 channels, whatever their alignment in the beats."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -36,7 +36,7 @@ class ByteWindow(wiring.Component):
     held, held_last : Out
         A beat is held; it is the packet's last.
     start, half : In
-        Begin a packet, with ``half`` at the held beat's byte 8.
+        Begin a packet, with ``half`` at byte 8 of the beat that is held, or with ``skip`` of the next.
     """
 
     def __init__(self):
@@ -82,10 +82,10 @@ class ByteWindow(wiring.Component):
             self.short.eq(self.held & self.held_last & beyond),
             self.ends.eq(Mux(beyond, beat.last, self.held_last)),
         ]
-        advance = Signal()
+        advance, first = Signal(), Cat(C(0, 3), self.half)
         with m.If(self.skip):
             m.d.comb += advance.eq(1)
-            m.d.sync += position.eq(0)
+            m.d.sync += position.eq(Mux(self.start, first, 0))
         with m.Elif(self.take):
             m.d.sync += position.eq(end)
             with m.If(beyond | ((end == BUS_BYTES) & ~self.stay & ~self.held_last)):
@@ -95,7 +95,7 @@ class ByteWindow(wiring.Component):
             m.d.comb += advance.eq(1)
             m.d.sync += position.eq(0)
         with m.Elif(self.start):
-            m.d.sync += position.eq(Mux(self.half, BUS_BYTES // 2, 0))
+            m.d.sync += position.eq(first)
         with m.If(advance | ~self.held):
             m.d.comb += self.i.ready.eq(1)
             m.d.sync += [self.held.eq(self.i.valid), held.eq(beat.data), self.held_last.eq(beat.last)]

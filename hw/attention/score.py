@@ -170,7 +170,6 @@ class ScoreCore(wiring.Component):
             tag.exact.eq(rows.exact),
             tag.final.eq(rows.final & tag.last),
             tag.scale.eq(scales[:16]),
-            tag.value_scale.eq(Mux(rows.exact, scales[16:], 0)),
         ]
         delayed, sending = tag, emit
         for k in range(array.latency):
@@ -178,6 +177,7 @@ class ScoreCore(wiring.Component):
             m.d.sync += [after.eq(sending), kept.eq(delayed)]
             delayed, sending = kept, after
         m.d.comb += [out.tag.eq(delayed), out.valid.eq(sending), out.sent.eq(emit)]
+        m.d.comb += out.value_scale.eq(Mux(tag.exact, scales[16:], 0))
 
         # A marked score must not overtake an exact one that is being multiplied.
         settle = SETTLE + self.config.minima
@@ -193,7 +193,7 @@ class ScoreCore(wiring.Component):
             m.d.comb += [out.constant.eq(now.constant), out.constant_unit.eq(now.constant_unit)]
 
         def marked():
-            m.d.comb += [emit.eq(may_mark), tag.marked.eq(1), tag.last.eq(1), tag.exact.eq(0), tag.value_scale.eq(0)]
+            m.d.comb += [emit.eq(may_mark), tag.marked.eq(1), tag.last.eq(1), tag.exact.eq(0)]
 
         def fail(code):
             m.d.comb += [log.code.eq(code), log.strobe.eq(1)]

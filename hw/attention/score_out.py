@@ -30,7 +30,6 @@ class ScoreTag(data.Struct):
     last: 1
     final: 1
     scale: 16
-    value_scale: 16
 
 
 class ScoreOut(wiring.Component):
@@ -50,8 +49,8 @@ class ScoreOut(wiring.Component):
         In builds with minima: what S5 adds from now on.
     room : Out
         Another score may be sent off towards here, whether it arrives now or later.
-    sent : In
-        It has been.
+    sent, value_scale : In
+        It has been; what leaves beside it.
     bad_scale : Out
         A scale was negative or not finite.
     o : stream of Score, Out
@@ -71,6 +70,7 @@ class ScoreOut(wiring.Component):
                 "constant_valid": In(1),
                 "room": Out(1),
                 "sent": In(1),
+                "value_scale": In(16),
                 "bad_scale": Out(1),
                 "o": Out(stream.Signature(Score)),
             }
@@ -140,7 +140,7 @@ class ScoreOut(wiring.Component):
             convert.unit.eq(unit),
             self.bad_scale.eq(passing & bad & ~about.marked),
         ]
-        ready, flags = passing, Cat(about.value_scale, about.marked | bad, about.last, about.final)
+        ready, flags = passing, Cat(about.marked | bad, about.last, about.final)
         result, latency = convert.o, convert.latency
         if self.config.minima:
             # S5: the constant comes out of the converter before the scores that it belongs to.
@@ -160,15 +160,21 @@ class ScoreOut(wiring.Component):
             m.d.sync += [after.eq(ready), kept.eq(flags)]
             ready, flags = after, kept
 
-        m.submodules.queue = queue = SyncFIFOBuffered(width=len(self.o.payload.as_value()), depth=QUEUE)
-        room = Signal(range(QUEUE + 1), init=QUEUE)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=len(result.as_value()) + len(flags), depth=QUEUE)
+        # What needs no arithmetic goes straight to the end.
+        m.submodules.beside = beside = SyncFIFOBuffered(width=len(self.value_scale), depth=QUEUE)
+        room, o = Signal(range(QUEUE + 1), init=QUEUE), self.o.payload
         m.d.sync += room.eq(room - self.sent + (self.o.valid & self.o.ready))
         m.d.comb += [
             queue.w_data.eq(Cat(result.as_value(), flags)),
             queue.w_en.eq(ready),
-            self.o.payload.eq(queue.r_data),
+            beside.w_data.eq(self.value_scale),
+            beside.w_en.eq(self.sent),
+            Cat(o.value.as_value(), o.marked, o.last, o.final).eq(queue.r_data),
+            o.value_scale.eq(beside.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
+            beside.r_en.eq(self.o.ready & queue.r_rdy),
             self.room.eq(room != 0),
         ]
         return m

@@ -40,7 +40,7 @@ class ValueCore(wiring.Component):
     A group's weights are aligned once. A packed row of up to 64 channels takes a cycle; an exact one four, a digit
     plane each, and every fourth of 64 channels one more, for the port; from 72 channels on twice as many. A group's
     sums are scaled, a channel per cycle, while the next group's rows are added; so are a list's elements sent. Between
-    two packets pass 2 cycles.
+    two packets passes a cycle.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from amaranth import Array, C, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.attention.adders import select
 from hw.kv.trits import TritDecoder
 from hw.spec.attention import BUS_BYTES, LANES
 from hw.spec.kv_block import TRITS_PER_BYTE
@@ -90,13 +91,10 @@ class ValueCodes(wiring.Component):
         with m.Elif(self.take & self.ternary):
             m.d.sync += [left.eq(rest), kept.eq(tail)]
 
+        chosen = Signal(TRITS_PER_BYTE)
+        m.d.comb += chosen.eq((1 << left) & self.ternary.replicate(TRITS_PER_BYTE))
         for lane in range(LANES):
-            trit = Signal(2, name=f"trit{lane}")
-            with m.Switch(left):
-                for there in range(TRITS_PER_BYTE):
-                    with m.Case(there):
-                        m.d.comb += trit.eq(digits[keep - there + lane])
-                with m.Default():
-                    pass
-            m.d.comb += self.codes[lane].eq(Mux(self.ternary, trit, self.window[2 * lane : 2 * lane + 2]))
+            choices = [(chosen[there], digits[keep - there + lane]) for there in range(TRITS_PER_BYTE)]
+            pair = self.window[2 * lane : 2 * lane + 2]
+            m.d.comb += self.codes[lane].eq(select([*choices, (~self.ternary, pair)]))
         return m

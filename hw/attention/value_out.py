@@ -1,15 +1,16 @@
 """Channel sums times their scales, added up over a list's groups in FP32, and out as FP16."""
 
-from amaranth import Array, C, Cat, Module, Mux, Signal, signed
+from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.attention.adders import booth_product
+from hw.attention.adders import add_bit, booth_product, prefix_sum, ripple_sum, select
 from hw.attention.channels import SUM_LANES
-from hw.attention.float32 import SignedToFp32
+from hw.attention.float32 import FiniteAdder, SignedToFp32
 from hw.attention.layouts import UNIT_BITS
 from hw.attention.value_rows import SumsJob
-from hw.fp32 import FP32, Fp32Adder
+from hw.attention.weights import WEIGHT_EXPONENT_BITS
+from hw.fp32 import FP32
 from hw.fp32_multiplier import Fp32ToFp16
 from hw.kv.layouts import BlockEntry, Record
 from hw.spec.attention import PLANE_OFFSET, AttentionConfig
@@ -118,11 +119,13 @@ class ValueOut(wiring.Component):
                 with m.If(self.jobs.valid & ~(job.final & leaving)):
                     m.d.sync += marked.eq(marked | job.marked)
                     m.d.comb += self.grant.eq(job.words)
-                    m.next = "SUMS"
-            with m.State("SUMS"):
+                    m.next = "LOWER"
+            with m.State("LOWER"):
+                m.next = "UPPER"
+            with m.State("UPPER"):
                 m.next = "BEGIN"
             with m.State("BEGIN"):
-                # By now the first channels' sums are written; the others are before they are read.
+                # By now the first channels' sums are written, both halves; the others are before they are read.
                 m.next = "EXACT"
                 with m.If(job.words):
                     m.next = "BLOCK"
@@ -210,7 +213,9 @@ class ValueOut(wiring.Component):
             m.d.comb += [g.eq(Cat(minimum[:10], field.any())), e.eq(field)]
         with m.Else():
             m.d.comb += [g.eq(scale), e.eq(exponent)]
-        total = Array(self.sums[k] for k in range(SUM_LANES))[lane]
+        lanes_here = Signal(SUM_LANES)
+        m.d.comb += lanes_here.eq(1 << lane)
+        total = select((lanes_here[k], self.sums[k]) for k in range(SUM_LANES))
         plus, minus = Signal(bits), Signal(bits)
         negative = minimum[15]
         m.d.comb += [
@@ -220,14 +225,15 @@ class ValueOut(wiring.Component):
                     Mux(job.exact, PLANE_OFFSET * job.total, Mux(job.ternary, job.total, 0)))
             ),
         ]  # fmt: skip
-        number, negated = Signal(signed(bits + 1)), Signal()
-        unit = Signal(signed(UNIT_BITS))
-        m.d.comb += [
-            number.eq(plus - minus),
-            negated.eq(number[-1]),
-            unit.eq((e | ~e.any()) + job.exponent - (25 + BIAS + self.config.weight_bits)),
-        ]
-        magnitude = register((number[:-1] ^ negated.replicate(bits)) + negated, "magnitude", bits)
+        number, negated = prefix_sum(m, plus, ~minus, bits + 1, "number", C(1, 1)), Signal()
+        # The constant alone is negative.
+        together = ripple_sum(m, e | ~e.any(), job.exponent, WEIGHT_EXPONENT_BITS + 1, "together")
+        offset = C(-(25 + BIAS + self.config.weight_bits), signed(UNIT_BITS)).as_unsigned()
+        unit = ripple_sum(m, together, offset, UNIT_BITS, "unit_here").as_signed()
+        m.d.comb += negated.eq(~number[-1])
+        magnitude = register(
+            add_bit(m, number[:-1] ^ negated.replicate(bits), negated, "magnitude_here"), "magnitude", bits
+        )
         g, unit, negated = register(g, "g"), register(unit, "unit", signed(UNIT_BITS)), register(negated, "negated")
 
         # Cycle 3: the product, without its sign. Sums of 2-bit codes are shorter than those of exact tokens.
@@ -245,7 +251,7 @@ class ValueOut(wiring.Component):
             negated = register(negated, f"negated{k}")
 
         # Cycles 4 and 5: to FP32. Cycles 6 and 7: the addition; the running sums are read the cycle before.
-        m.submodules.adder = adder = Fp32Adder()
+        m.submodules.adder = adder = FiniteAdder()
         adding = 3 + convert.latency
         stages = adding + adder.latency
         fresh = first & ~second

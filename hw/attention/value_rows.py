@@ -44,7 +44,7 @@ class ValueRows(wiring.Component):
     A packed block is a group; a run of exact tokens is one or more, as the weights say. Where rows and weights
     disagree, or a packet is bad in a way that loses count, the rest of the list is dropped, packets and weights up to
     ``final`` of either. A step takes a cycle, every fourth exact token of 17 beats one more; between two
-    packets pass 2 cycles.
+    packets passes a cycle.
 
     Members
     -------
@@ -261,6 +261,10 @@ class ValueRows(wiring.Component):
                     m.d.comb += window.skip.eq(1)
                     with m.If(window.held_last):
                         begin()
+                        with m.If(self.entries.valid & (refused == 0) & self.rows.valid):
+                            # The next packet's first beat takes this one's place.
+                            m.d.comb += [window.start.eq(1), window.half.eq(entry.odd & ~entry.exact)]
+                            m.next = "ROWS"
                         with m.If(~ended):
                             hand_over(1, ~self.set)
                     with m.Else():

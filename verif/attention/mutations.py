@@ -27,7 +27,40 @@ MUTATIONS = [
         VALUES,
     ),
     Mutation(
-        "a list's mark outlives it", "attention/value_out.py", "first.eq(1), marked.eq(0)]", "first.eq(1)]", VALUES
+        "a list's mark outlives it",
+        "attention/value_out.py",
+        "left_marked.eq(marked), marked.eq(0),",
+        "left_marked.eq(marked),",
+        VALUES,
+    ),
+    Mutation(
+        "a result beyond FP16 does not mark its list",
+        "attention/value_out.py",
+        "left_marked.eq(left_marked | beyond)",
+        "left_marked.eq(left_marked)",
+        VALUES,
+    ),
+    Mutation("sums on the way are results", "attention/value_out.py", "(second | ~affine)", "1", VALUES),
+    Mutation(
+        "a list's results do not wait for those before",
+        "attention/value_out.py",
+        "self.jobs.valid & ~(job.final & leaving)",
+        "self.jobs.valid",
+        VALUES,
+    ),
+    Mutation(
+        "rows that a batch has not got count", "attention/channels.py", "(now.filled >= r)", "(now.filled >= 0)", VALUES
+    ),
+    Mutation(
+        "no carry to the sums' upper halves", "attention/channels.py", "Cat(total[-1],", "Cat(total[-1] & 0,", VALUES
+    ),
+    Mutation("weights overwrite those in use", "attention/weights.py", "full | ~groups.w_rdy", "~groups.w_rdy", VALUES),
+    Mutation(
+        "bits lost below are not sticky",
+        "attention/float32.py",
+        "gone.eq(lost | (gap[k] & aligned[:step].any()))",
+        "gone.eq(lost)",
+        "attention/test_float32.py",
     ),
     Mutation(
         "TUSER of every beat counts", "axi/attention.py", "Mux(first, packets.p.user, kept)", "packets.p.user", AXI

@@ -6,7 +6,7 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
-from hw.attention.adders import booth_product, prefix_sum, ripple_sum
+from hw.attention.adders import add_bit, booth_product, prefix_sum, ripple_sum, select
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 18, 26, 41])
@@ -14,7 +14,8 @@ def test_sums(rng, width):
     m, a, b, carry = Module(), Signal(width), Signal(width), Signal()
     other = b if width < 12 else b[:11]
     product_here = booth_product(m, a, other, "product")
-    prefix, ripple = prefix_sum(m, a, b, width, "prefix", carry), ripple_sum(m, a, b, width, "ripple")
+    prefix, ripple = prefix_sum(m, a, b, width, "prefix", carry), ripple_sum(m, a, b, width, "ripple", carry)
+    raised, chosen = add_bit(m, a, carry, "raised"), select([(carry, b), (~carry & a[0], a)])
     top = 1 << width
     if width < 4:
         cases = list(product(range(top), range(top), range(2)))
@@ -28,7 +29,9 @@ def test_sums(rng, width):
             context.set(b, y)
             context.set(carry, c)
             assert context.get(prefix) == (x + y + c) % top, (x, y, c)
-            assert context.get(ripple) == (x + y) % top, (x, y)
+            assert context.get(ripple) == (x + y + c) % top, (x, y, c)
+            assert context.get(raised) == (x + c) % top, (x, c)
+            assert context.get(chosen) == (y if c else x if x & 1 else 0), (x, y, c)
             assert context.get(product_here) == x * (y % (1 << len(other))), (x, y)
 
     simulator = Simulator(m)
