@@ -98,12 +98,12 @@ def decode(
     sizes = _port_bytes(job, result)
     result = as_core_result(result, "m_axis_results")
     got = unpack(Value, result.outputs["o"])
-    dim = wanted[0][1]
+    dim = wanted[0].channels
     outputs, marks, last = (np.asarray(got[n]).reshape(len(reads), dim) for n in ("value", "marked", "last"))
     outputs = outputs.astype(np.uint16)
     wrong = [
-        ((own != want) | mark.astype(bool) | (end != (np.arange(dim) == dim - 1))).sum()
-        for own, (want, _), mark, end in zip(outputs, wanted, marks, last, strict=True)
+        ((own != want.values) | (mark != want.marked) | (end != (np.arange(dim) == dim - 1))).sum()
+        for own, want, mark, end in zip(outputs, wanted, marks, last, strict=True)
     ]
     errors = [
         ((torch.from_numpy(own.view(np.float16).astype(np.float64)) - real).abs() / total).max()
