@@ -37,7 +37,7 @@ from .synth import SynthResult, synthesize
 from .synth_recipe import QUICK, VARIANTS
 from .verilog import to_verilog, write_atomically
 
-__all__ = ["Workload", "array_busy", "baseline_cycles", "score_cycles", "value_cycles"]
+__all__ = ["Workload", "array_busy", "baseline_cycles", "ratio_lines", "score_cycles", "value_cycles"]
 
 REPORT = Path("build/attention/report.json")
 BASELINE_LANES = (8, 16, 32)
@@ -271,6 +271,23 @@ def cost_report(
     }
 
 
+def ratio_lines(report: dict) -> list[str]:
+    """The ratios and what they were measured for, as items of a list."""
+    lines = [
+        f"- {part['query_heads']} query head(s) per KV head: **{part['gate_cycle_ratio']} x** fewer gate-cycles; "
+        f"{part['gate_cycle_ratio_with_memory']} x with memories at a gate equivalent per bit; "
+        f"{part['gate_cycle_delay_ratio']} x as gate-cycles times delay."
+        for part in report["comparisons"]
+    ]
+    work = report["workload"]
+    lines.append(
+        f"- {work['tokens']} tokens, D = {work['head_dim']}, library {report['library']}, recipe {report['variants']}. "
+        f"The score array steps in {report['array_busy']:.0%} of the cycles, in {report['array_busy_packed']:.0%} of "
+        "those of packed blocks."
+    )
+    return lines
+
+
 def table(report: dict) -> str:
     """The report as a Markdown table."""
     lines = [
@@ -285,19 +302,7 @@ def table(report: dict) -> str:
                 f"{r['query_heads']} | {r['gate_cycles'] / 1e6:.1f} |"
                 for r in part[route]
             ]
-    lines.append("")
-    for part in report["comparisons"]:
-        lines.append(
-            f"- {part['query_heads']} query head(s) per KV head: **{part['gate_cycle_ratio']} x** fewer gate-cycles; "
-            f"{part['gate_cycle_ratio_with_memory']} x with memories at a gate equivalent per bit; "
-            f"{part['gate_cycle_delay_ratio']} x as gate-cycles times delay."
-        )
-    work = report["workload"]
-    lines.append(
-        f"- {work['tokens']} tokens, D = {work['head_dim']}, library {report['library']}, recipe {report['variants']}. "
-        f"The score array steps in {report['array_busy']:.0%} of the cycles, in {report['array_busy_packed']:.0%} of "
-        "those of packed blocks."
-    )
+    lines += ["", *ratio_lines(report)]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """``python -m verif.density_docs``: the reports of ``make density`` and ``make explore`` as tables in docs/density.md.
 
-And the first one in short in the README, and as a plot.
+And the first one as a plot. (`verif.summary` has it in short for the README.)
 """
 
 import json
@@ -14,29 +14,7 @@ from gen.exploration import exploration_markdown
 from golden.document import write_between_markers
 
 MARKERS = "<!-- density: python -m verif.density_docs -->", "<!-- end of density -->"
-README_MARKERS = "<!-- density in short: python -m verif.density_docs -->", "<!-- end of density in short -->"
 EXPLORED = "<!-- exploration: python -m verif.density_docs -->", "<!-- end of exploration -->"
-
-
-def short_markdown(entries: list[dict]) -> str:
-    """Per design and library with a peer's figures: ratios of density for FP3, FP4, INT6 and INT8."""
-    names = ("fp3", "fp4", "int6", "int8")
-
-    def cells(found: dict) -> str:
-        return " / ".join("-" if found[name] is None else f"{found[name]:.1f}" for name in names)
-
-    peers = ("bitmod_authors", "bit_parallel", "bitserial_pe")
-    lines = [
-        "| design | library | GE + edge | ps | BitMoD authors' PE | bit-parallel PE | our bit-serial PE |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| `{e['design']}` | {e['library']} | {e['gate_equivalents']:,.0f} + {e['edge_gate_equivalents']:,.0f} | "
-        f"{e['delay_ps']:,.0f} | " + " | ".join(cells(e[f"ratio_to_{peer}"]) for peer in peers) + " |"
-        for e in entries
-        if e["ratio_to_bitmod_authors"]
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def plot(entries: list[dict], path: Path) -> None:
@@ -65,7 +43,6 @@ def main(
     report: Annotated[Path, typer.Option(help="What make density wrote.")] = Path("build/density/report.json"),
     exploration: Annotated[Path, typer.Option(help="Of make explore.")] = Path("build/density/exploration.json"),
     document: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("docs/density.md"),
-    readme: Annotated[Path, typer.Option(help="Where the first one goes in short.")] = Path("README.md"),
     figure: Annotated[Path | None, typer.Option(help="Where a plot goes, if one is wanted.")] = None,
 ):
     """Write the tables of the reports that exist into the document, and the plot."""
@@ -77,7 +54,6 @@ def main(
         return
     entries = json.loads(report.read_text())
     write_between_markers(document, density_markdown(entries), MARKERS)
-    write_between_markers(readme, short_markdown(entries), README_MARKERS)
     if figure is not None:
         plot(entries, figure)
 
