@@ -26,6 +26,7 @@ __all__ = ["Mutation", "run_all"]
 
 PACKAGES = ("hw", "golden", "gen", "sim", "verif")
 KEPT = ROOT / "build" / "verif" / "mutations"
+LEFT = "not tried"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def run_all(
 ) -> int:
     """Try every mutation, write a table of the outcomes between ``markers`` of ``document``.
 
-    None is begun after ``minutes``: the table says which were not tried, and another run goes on from there.
+    None is begun after ``minutes``: below the table stands how many are left, and another run goes on from there.
 
     Returns the exit status: 1 if any is alive. Raises as the first mutation that cannot be tried.
     """
@@ -98,12 +99,15 @@ def run_all(
             kept = KEPT / _key(mutation)
             if not kept.exists():
                 if time.monotonic() > end:
-                    outcomes.append("not tried")
+                    outcomes.append(LEFT)
                     continue
                 kept.write_text(_run(mutation, tree))
             outcomes.append(kept.read_text())
             print(f"{outcomes[-1]}: {mutation.what}", flush=True)
     lines = ["| block | mutation | tests | outcome |", "|---|---|---|---|"]
-    lines += [f"| `{m.file}` | {m.what} | `{m.tests}` | {o} |" for m, o in zip(mutations, outcomes, strict=True)]
+    tried = [(m, o) for m, o in zip(mutations, outcomes, strict=True) if o != LEFT]
+    lines += [f"| `{m.file}` | {m.what} | `{m.tests}` | {o} |" for m, o in tried]
+    if len(tried) < len(mutations):
+        lines += ["", f"{len(tried)} of {len(mutations)}; the others were not tried on this design yet."]
     write_between_markers(ROOT / document, "\n".join(lines), markers)
     return int("alive" in outcomes)
