@@ -45,6 +45,12 @@ def _with_bits(packet: bytes, at: int, width: int, value: int) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
+def _place_of(rng: np.random.Generator, packet: bytes, bit: int, places: range) -> int:
+    """One of the places where the packet has this bit."""
+    found = [at for at in places if packet[at // 8] >> at % 8 & 1 == bit]
+    return int(rng.choice(found))
+
+
 def _flip(packet: bytes, at: int) -> bytes:
     data = bytearray(packet)
     data[at // 8] ^= 1 << at % 8
@@ -100,11 +106,11 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
     yield fields(
         "transform that starts at 24", KvError.CHANNELS, good(KvFormat.K2S, channels=40, segment0=24), transform1=1
     )
-    for name, block, at in (
-        ("mask", split, 64 + int(rng.integers(64))),
-        ("mask beyond the head", good(KvFormat.K2, channels=40, segment0=16), 64 + 50),
-    ):
-        yield made(name, KvError.CHANNELS, block, lambda p, at=at: _flip(p, at))
+    for name, bit in (("one too many in the mask", 0), ("one missing in the mask", 1)):
+        at = _place_of(rng, split[1], bit, range(64, 128))
+        yield made(name, KvError.CHANNELS, split, lambda p, at=at: _flip(p, at))
+    beyond = good(KvFormat.K2, channels=40, segment0=16)
+    yield made("mask beyond the head", KvError.CHANNELS, beyond, lambda p: _flip(p, 64 + 50))
 
     for name, block in (("K2S", split), ("V158", sparse), ("V2", v2)):
         header, packet = block
@@ -167,7 +173,9 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
     # The header alone says so: the bitmap never comes.
     cut = max(beat, 8)
     yield made("the same, cut", KvError.TOKEN, tight, lambda p: _with_fields(p, rows=64)[:cut])
-    yield made("bitmap", KvError.TOKEN, sparse, lambda p: _flip(p, 64 + int(rng.integers(128))))
+    for name, bit in (("one too many in the bitmap", 0), ("one missing in the bitmap", 1)):
+        at = _place_of(rng, sparse[1], bit, range(64, 64 + 128))
+        yield made(name, KvError.TOKEN, sparse, lambda p, at=at: _flip(p, at))
 
 
 def centre_defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect]:
