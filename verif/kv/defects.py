@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -173,6 +174,10 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
     # The header alone says so: the bitmap never comes.
     cut = max(beat, 8)
     yield made("the same, cut", KvError.TOKEN, tight, lambda p: _with_fields(p, rows=64)[:cut])
+    # So many that a counter of 8 bits would have the right number again.
+    wide = good(KvFormat.V158, span=512)
+    zeros = [at for at in range(64, 64 + 512) if not wide[1][at // 8] >> at % 8 & 1]
+    yield made("256 too many in the bitmap", KvError.TOKEN, wide, lambda p: reduce(_flip, zeros[:256], p))
     for name, bit in (("one too many in the bitmap", 0), ("one missing in the bitmap", 1)):
         at = _place_of(rng, sparse[1], bit, range(64, 64 + 128))
         yield made(name, KvError.TOKEN, sparse, lambda p, at=at: _flip(p, at))
