@@ -20,7 +20,7 @@ def test_sums(rng, width):
     if width < 4:
         cases = list(product(range(top), range(top), range(2)))
     else:
-        cases = [(*(int(x) for x in rng.integers(0, top, 2)), int(rng.integers(2))) for _ in range(100)]
+        cases = [(*(int(x) for x in rng.integers(0, top, 2)), int(rng.integers(2))) for _ in range(300)]
         cases += [(top - 1, 1, 0), (top - 1, 0, 1), (top - 1, top - 1, 1)]
 
     async def bench(context):

@@ -23,7 +23,7 @@ def test_a_full_and_a_window_head(seed):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("table", TABLES[:1])  # the command takes all: minutes
+@pytest.mark.parametrize("table", TABLES)
 def test_half_of_the_heads_windowed(table, seed):
     data = find_data_dir()
     path = data / "rlkv" / f"{table}.tsv" if data else None

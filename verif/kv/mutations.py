@@ -64,7 +64,7 @@ MUTATIONS = [
         "kv/store.py",
         "(here[:bits] != done[:bits]) | (here[bits] == done[bits])",
         "1",
-        "kv/test_rates.py::test_rates[lanes16]",
+        "kv/test_formats.py::test_every_layout[lanes16]",
     ),
     Mutation(
         "an even channel's minimum of the next slice alone",
