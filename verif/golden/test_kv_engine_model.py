@@ -1,11 +1,9 @@
-"""The exact engine model and the packer: hand-worked packets, exact rationals, float64 error bounds, bad packets."""
+"""The exact engine model: exact rationals, loops over the equations, float64 error bounds, the key centre."""
 
 import itertools
-import json
 import math
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,48 +13,9 @@ from golden.kv.block import Block, centre_block, key_block, value_block
 from golden.kv.blocks import plan_keys, plan_values, quantize_keys, quantize_values
 from golden.kv.config import KeyFormat, ValueFormat
 from golden.kv.engine_model import add_centre, decode, decode_keys, inverse_rfft, inverse_wht, round_fp16
-from golden.kv.pack import BlockError, pack_block, unpack_block
-from hw.spec.kv_block import HEADER, HEADER_CHECK, KvHeader, header_check
-from hw.spec.kv_config import KvError
+from golden.kv.pack import pack_block, unpack_block
 from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
-
-VECTORS = json.loads((Path(__file__).parents[1] / "kv" / "vectors.json").read_text())
-SIZES = (16, 32, 64, 128)
-
-
-@pytest.mark.parametrize("vector", VECTORS, ids=[v["name"] for v in VECTORS])
-def test_hand_worked_packets(vector):
-    data = bytes.fromhex(" ".join(vector["bytes"]))
-    block = unpack_block(data)
-    got = decode(block)
-    assert [[Fraction(float(x)) for x in row] for row in got.values] == [
-        [Fraction(x) for x in r] for r in vector["values"]
-    ]
-    assert got.tokens.tolist() == vector["tokens"]
-    assert not got.overflow.any()
-    assert pack_block(block) == data
-
-
-def r16(x: Fraction) -> tuple[float, bool]:
-    """Round to FP16 from the definition: the two neighbours, the nearer one, the even one at a tie."""
-    if x == 0:
-        return 0.0, False
-    power = max(math.floor(math.log2(abs(x))) - 10, -24)
-    while abs(x) >= Fraction(2) ** (power + 11):
-        power += 1
-    while power > -24 and abs(x) < Fraction(2) ** (power + 10):
-        power -= 1
-    units = abs(x) / Fraction(2) ** power
-    low = units.numerator // units.denominator
-    rest = units - low
-    low += rest > Fraction(1, 2) or (rest == Fraction(1, 2) and low % 2 == 1)
-    value = low * Fraction(2) ** power
-    overflow = value > 65504
-    return math.copysign(float(min(value, Fraction(65504))), x) if low else 0.0, overflow
-
-
-def same_fp16(got, expected) -> bool:
-    return np.array_equal(np.asarray(got, np.float16).view(np.uint16), np.array(expected, np.float16).view(np.uint16))
+from verif.golden.kv_helpers import SIZES, exact_scale, r16, random_block, same_fp16
 
 
 def test_round_fp16_against_rationals(rng):
@@ -89,47 +48,6 @@ def test_every_fp16_number_is_kept():
     assert np.array_equal(values, numbers)
     assert not overflow.any()
     assert not np.signbit(values[values == 0]).any()
-
-
-def exact_scale(bits: int, metadata: KvMetadata, exponent: int, transformed: bool) -> Fraction:
-    if metadata is KvMetadata.FP16 and not transformed:
-        return Fraction(float(np.array(bits, np.uint16).view(np.float16)))
-    integer = bits
-    if metadata is KvMetadata.F6:
-        integer = bits & 15 if bits < 16 else (16 + (bits & 15)) << ((bits >> 4) - 1)
-    return integer * Fraction(2) ** exponent
-
-
-def random_block(rng, kind, metadata, channels, rows, segment0=None, transforms=(KvTransform.NONE, KvTransform.NONE)):
-    n0 = channels if segment0 is None else segment0
-
-    def stored(count, transformed):
-        if metadata is KvMetadata.FP16 and not transformed:
-            return (np.abs(rng.normal(size=count)) * 10.0 ** rng.integers(-6, 4)).astype(np.float16).view(np.uint16)
-        return rng.integers(
-            0, {KvMetadata.FP16: 2048, KvMetadata.Q8: 256, KvMetadata.F6: 64}[metadata], count, np.uint16
-        )
-
-    scales = np.concatenate([stored(n0, transforms[0] != 0), stored(channels - n0, transforms[1] != 0)])
-    header = KvHeader(
-        format=kind,
-        channels=channels,
-        rows=rows,
-        segment0=segment0,
-        metadata=metadata,
-        transform0=transforms[0],
-        transform1=transforms[1],
-        token=int(rng.integers(0, 1000)),
-        exponent0=int(rng.integers(-14, -2)),
-        exponent1=int(rng.integers(-14, -2)),
-    )
-    top = {KvFormat.K1: 2, KvFormat.V158: 3}.get(kind, 4)
-    codes = rng.integers(0, top, (rows, channels), np.uint8)
-    codes[:, n0:] = rng.integers(0, 2, (rows, channels - n0), np.uint8)
-    chosen = np.sort(rng.permutation(channels)[:n0])
-    order = np.concatenate([chosen, np.setdiff1d(np.arange(channels), chosen)])
-    minima = (rng.normal(size=n0) * 10.0 ** rng.integers(-3, 2)).astype(np.float16).view(np.uint16)
-    return Block(header, order, header.token + np.arange(rows), scales, minima if kind.has_minimum else None, codes)
 
 
 def plain(block: Block, row: int, position: int) -> Fraction:
@@ -329,84 +247,3 @@ def test_overflow_is_told_even_for_codes_that_do_not_occur(rng):
     got = decode(block)
     assert got.overflow.sum() == 1
     assert got.values[1, block.channels[3]] == 65504
-
-
-def reheader(data: bytes, **fields) -> bytes:
-    """The packet with header fields replaced and the check made good again."""
-    word = int.from_bytes(data[:8], "little")
-    for name, value in {**fields, "check": 0}.items():
-        field = next(field for field in HEADER if field.name == name)
-        word = word & ~((1 << field.width) - 1 << field.offset) | value << field.offset
-    return (word | (header_check(word) ^ HEADER_CHECK) << 60).to_bytes(8, "little") + data[8:]
-
-
-def vector(name):
-    return bytes.fromhex(" ".join(next(v for v in VECTORS if v["name"] == name)["bytes"]))
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (bytes([vector("k1_q8")[0] ^ 4]) + vector("k1_q8")[1:], KvError.HEADER),
-        (reheader(vector("k1_q8"), version=2), KvError.HEADER),
-        (reheader(vector("k1_q8"), format=0), KvError.FORMAT),
-        (reheader(vector("k1_q8"), format=7), KvError.FORMAT),
-        (reheader(vector("k1_q8"), metadata=3), KvError.FORMAT),
-        (reheader(vector("k1_q8"), transform0=3), KvError.FORMAT),
-        (reheader(vector("k1_q8"), transform1=1), KvError.FORMAT),
-        (reheader(vector("k2_q8_bitmap"), metadata=2), KvError.FORMAT),
-        (reheader(vector("k2_q8_bitmap"), transform0=1), KvError.FORMAT),
-        (reheader(vector("k2s_k1_q8"), format=1), KvError.FORMAT),
-        (reheader(vector("k1_q8"), transform0=1), KvError.CHANNELS),
-        (reheader(vector("k1_q8"), segment0=1), KvError.CHANNELS),
-        (reheader(vector("k2_q8_bitmap"), span=9), KvError.TOKEN),
-        (reheader(vector("k2_q8_bitmap"), token=(1 << 20) - 1), KvError.TOKEN),
-        (reheader(vector("k2_q8_bitmap"), rows=5), KvError.TOKEN),
-        (vector("k2s_k1_q8").replace(bytes.fromhex("2E69"), bytes.fromhex("2F69")), KvError.CHANNELS),
-        (vector("k1_fp16").replace(bytes.fromhex("FF7B"), bytes.fromhex("007C")), KvError.SCALE),
-        (vector("k1_fp16").replace(bytes.fromhex("FF7B"), bytes.fromhex("0080")), KvError.SCALE),
-        (vector("k2_fp16").replace(bytes.fromhex("00BC"), bytes.fromhex("00FC")), KvError.SCALE),
-        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("F37B")), KvError.TRIT),
-        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("AA7A")), None),
-        (vector("v158_q8").replace(bytes.fromhex("AA7B"), bytes.fromhex("AA28")), KvError.PADDING),
-        (vector("k1_q8")[:-16], KvError.SHORT),
-        (vector("k1_q8")[:4], KvError.SHORT),
-        (vector("k2s_k1_q8")[:12], KvError.SHORT),
-        (vector("k1_q8") + bytes(16), KvError.LONG),
-    ],
-)
-def test_bad_packets_are_refused_with_the_engines_code(data, code):
-    if code is None:
-        unpack_block(data)
-        return
-    with pytest.raises(BlockError, match=code.name) as caught:
-        unpack_block(data)
-    assert caught.value.code is code
-
-
-def test_every_trit_byte():
-    good = vector("v158_q8")
-    at = good.index(bytes.fromhex("AA7B"))
-    for byte in range(256):
-        data = good[:at] + bytes([byte]) + good[at + 1 :]
-        if byte >= 243:
-            with pytest.raises(BlockError, match="TRIT"):
-                unpack_block(data)
-            continue
-        digits = [byte // 3**i % 3 for i in range(5)]
-        assert unpack_block(data).codes[0, :5].tolist() == digits
-        assert pack_block(unpack_block(data)) == data
-
-
-def test_blocks_that_contradict_their_header_are_not_packed(rng):
-    block = random_block(rng, KvFormat.K2S, KvMetadata.Q8, 64, 4, 32)
-    for change, message in (
-        (dict(codes=block.codes[:3]), "codes must have shape"),
-        (dict(codes=block.codes + 4), "codes must be at most 3"),
-        (dict(tokens=block.tokens + 1), "tokens must ascend"),
-        (dict(channels=block.channels[::-1].copy()), "channels must be all channels"),
-        (dict(scales=block.scales + 256), "SCALE"),
-        (dict(minima=block.scales[:32]), "minima must have shape None"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            pack_block(replace(block, **change))
