@@ -21,7 +21,7 @@ from hw.kv.values import ValueUnit
 from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvTransform
 
-from .kv_transforms import PREFIX, transform_designs
+from .kv_transforms import PREFIX, area_table, transform_designs
 from .kv_transforms import table as transform_table
 from .liberty import generic_library, load_library, named_library
 from .synth import CACHE, SynthResult, synthesize
@@ -60,21 +60,7 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
 
 def table(rows: list[dict]) -> str:
     """The rows as Markdown."""
-    first = rows[0]
-    lines = [
-        f"{first['library']}, {'one quick variant' if first['quick'] else 'best of the recipe'}, delay by "
-        f"{first['delay_tool']}. D up to 128. The total counts a memory bit as one gate equivalent.",
-        "",
-        "| | lanes | gate equivalents | per lane | flip-flops | memory bits | total | delay ps |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        gates, lanes = row["gate_equivalents"], row["lanes"]
-        lines.append(
-            f"| {row['name']} | {lanes} | {gates:,.0f} | {gates / lanes:,.0f} | {row['flipflops']:,} | "
-            f"{row['memory_bits']:,} | {gates + row['memory_bits']:,.0f} | {row['delay_ps']:,.0f} |"
-        )
-    return "\n".join(lines)
+    return area_table(rows, "D up to 128. The total counts a memory bit as one gate equivalent.", total=True)
 
 
 def _entry(key: str, name: str, lanes: int, found: SynthResult, quick: bool) -> dict:

@@ -123,21 +123,25 @@ def transform_designs() -> dict[str, tuple[str, int, Callable[[], Component]]]:
     return {PREFIX + key: entry for key, entry in found.items()}
 
 
+def area_table(rows: list[dict], note: str, *, total: bool) -> str:
+    """Areas as Markdown, below the recipe and ``note``; with ``total``, memory bits counted as gate equivalents too."""
+    first = rows[0]
+    titles = ["", "lanes", "gate equivalents", "per lane", "flip-flops", "memory bits", *["total"] * total, "delay ps"]
+    lines = [
+        f"{first['library']}, {'one quick variant' if first['quick'] else 'best of the recipe'}, delay by "
+        f"{first['delay_tool']}. {note}",
+        "",
+        "| " + " | ".join(titles).lstrip() + " |",
+        "|---|" + "---:|" * (len(titles) - 1),
+    ]
+    for row in rows:
+        gates, lanes, bits = row["gate_equivalents"], row["lanes"], row["memory_bits"]
+        numbers = [lanes, gates, gates / lanes, row["flipflops"], bits, *[gates + bits] * total, row["delay_ps"]]
+        lines.append(f"| {row['name']} | " + " | ".join(f"{number:,.0f}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
 def table(rows: list[dict]) -> str:
     """The rows of :func:`transform_designs` as Markdown."""
     rows = [row for row in rows if row["key"].startswith(PREFIX)]
-    first = rows[0]
-    lines = [
-        f"{first['library']}, {'one quick variant' if first['quick'] else 'best of the recipe'}, delay by "
-        f"{first['delay_tool']}. Blocks on their own, n up to 128; memory bits are apart.",
-        "",
-        "| | lanes | gate equivalents | per lane | flip-flops | memory bits | delay ps |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        gates, lanes = row["gate_equivalents"], row["lanes"]
-        lines.append(
-            f"| {row['name']} | {lanes} | {gates:,.0f} | {gates / lanes:,.0f} | {row['flipflops']:,} | "
-            f"{row['memory_bits']:,} | {row['delay_ps']:,.0f} |"
-        )
-    return "\n".join(lines)
+    return area_table(rows, "Blocks on their own, n up to 128; memory bits are apart.", total=False)

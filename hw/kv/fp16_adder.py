@@ -4,9 +4,8 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import add, increment
-from hw.kv.sums import aligned_sum
+from hw.kv.sums import aligned_sum, held_and_rounded
 
 __all__ = ["Fp16Adder"]
 
@@ -50,11 +49,6 @@ class Fp16Adder(wiring.Component):
         magnitude, flipped = aligned_sum(m, larger, smaller, shift, self.a[15] ^ self.b[15], GUARD)
         sign = flipped ^ Mux(above, self.a[15], self.b[15])
         # The magnitude's top bit counts one more than the larger operand's exponent.
-        parts = magnitude, Mux(above, *exponents), sign
-        held = tuple(Signal(len(part), reset_less=True) for part in parts)
-        with m.If(self.step):
-            m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-        magnitude, exponent, sign = held
-        bits, beyond = nearest_fp16(m, magnitude, exponent)
-        m.d.comb += [self.value.eq(Cat(bits, sign & (bits != 0))), self.beyond.eq(beyond)]
+        value, beyond = held_and_rounded(m, self.step, magnitude, Mux(above, *exponents), sign)
+        m.d.comb += [self.value.eq(value), self.beyond.eq(beyond)]
         return m

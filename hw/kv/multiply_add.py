@@ -5,9 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.booth import ColumnSum
-from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import add, increment
-from hw.kv.sums import aligned_sum
+from hw.kv.sums import aligned_sum, held_and_rounded
 
 __all__ = ["Fp16MultiplyAdd", "fp16_factor"]
 
@@ -85,11 +84,6 @@ class Fp16MultiplyAdd(wiring.Component):
         # The highest bit's biased exponent less 1.
         most = Mux(product_first, add(m, both, C(0x72, 7))[:6], exponents[2])
         sign = flipped ^ Mux(product_first, negative, self.c[15])
-        parts = magnitude, most, sign
-        held = tuple(Signal(len(part), reset_less=True) for part in parts)
-        with m.If(self.step):
-            m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-        magnitude, most, sign = held
-        bits, beyond = nearest_fp16(m, magnitude, most)
-        m.d.comb += [self.value.eq(Cat(bits, sign & (bits != 0))), self.beyond.eq(beyond)]
+        value, beyond = held_and_rounded(m, self.step, magnitude, most, sign)
+        m.d.comb += [self.value.eq(value), self.beyond.eq(beyond)]
         return m

@@ -92,17 +92,7 @@ class PlainLanes(wiring.Component):
                 m.submodules[f"store{u}"] = store = RecordStore(self.config, u)
                 m.submodules[f"unit{u}"] = unit = ValueUnit(multiples=True)
                 stores.append(store)
-                m.d.comb += [
-                    store.record.eq(record),
-                    store.start.eq(self.start),
-                    store.next.eq(unit.last),
-                    unit.there.eq(store.there),
-                    unit.channel.eq(store.channel),
-                    unit.significand.eq(store.significand),
-                    unit.exponent.eq(store.exponent),
-                    unit.minimum.eq(store.minimum),
-                    unit.header.eq(self.header),
-                ]
+                m.d.comb += store.feeding(unit, record, self.start, self.header)
                 minimum = store.minimum
                 sources.append(
                     (

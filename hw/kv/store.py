@@ -11,6 +11,9 @@ from hw.spec.kv_config import KvEngineConfig
 
 __all__ = ["RecordStore"]
 
+HELD = ("there", "channel", "significand", "exponent", "minimum")
+"""What a value unit takes from here by name."""
+
 
 class RecordStore(wiring.Component):
     """A queue of channels' records in memories whose outputs serve as the value unit's registers.
@@ -49,6 +52,16 @@ class RecordStore(wiring.Component):
                 "idle": Out(1),
             }
         )
+
+    def feeding(self, unit, record, start, header):
+        """The statements by which records go through the store to a :class:`hw.kv.values.ValueUnit`."""
+        return [
+            self.record.eq(record),
+            self.start.eq(start),
+            self.next.eq(unit.last),
+            *(getattr(unit, name).eq(getattr(self, name)) for name in HELD),
+            unit.header.eq(header),
+        ]
 
     def elaborate(self, platform):
         m = Module()

@@ -2,9 +2,10 @@
 
 from amaranth import C, Cat, Module, Mux, Signal, Value
 
+from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import add, increment
 
-__all__ = ["aligned_sum"]
+__all__ = ["aligned_sum", "held_and_rounded"]
 
 
 def aligned_sum(
@@ -36,3 +37,19 @@ def aligned_sum(
         Cat(increment(m, total[:-1] ^ negative.replicate(total_bits), negative), total[-1] & ~subtract)
     )
     return magnitude, negative
+
+
+def held_and_rounded(m: Module, step: Value, magnitude: Value, exponent: Value, negative: Value) -> tuple[Value, Value]:
+    """A sum rounded to FP16 a ``step`` later, zero as +0: (the number, it was beyond FP16 and is +-65504).
+
+    ``exponent``: as :func:`hw.kv.normalize.nearest_fp16` takes it.
+    """
+    held = []
+    for part in (magnitude, exponent, negative):
+        register = Signal(len(part), reset_less=True)
+        with m.If(step):
+            m.d.sync += register.eq(part)
+        held.append(register)
+    magnitude, exponent, negative = held
+    bits, beyond = nearest_fp16(m, magnitude, exponent)
+    return Cat(bits, negative & (bits != 0)), beyond

@@ -76,17 +76,7 @@ class ValueTables(wiring.Component):
             m.submodules[f"unit{u}"] = unit = ValueUnit(bool(self.config.transforms))
             units.append(unit)
             stores.append(store)
-            m.d.comb += [
-                store.record.eq(self.record),
-                store.start.eq(self.start),
-                store.next.eq(unit.last),
-                unit.there.eq(store.there),
-                unit.channel.eq(store.channel),
-                unit.significand.eq(store.significand),
-                unit.exponent.eq(store.exponent),
-                unit.minimum.eq(store.minimum),
-                unit.header.eq(self.header),
-            ]
+            m.d.comb += store.feeding(unit, self.record, self.start, self.header)
         m.d.comb += [
             self.room.eq(Cat(store.room for store in stores).all()),
             self.idle.eq(Cat(store.idle for store in stores).all()),
