@@ -1,6 +1,8 @@
 """``python -m gen.kv_report``: area of the KV dequant engine beside plain alternatives, by one recipe."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,28 +35,29 @@ __all__ = ["designs", "table"]
 PARTS = "parts of the engine at 16 lanes"
 
 
-def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Component]]:
-    """What is measured: key to (name, lanes, component)."""
+def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Callable[[], Component]]]:
+    """What is measured: key to (name, lanes, what makes the component)."""
     found = {}
     for n in lanes:
         bare = KvEngineConfig(lanes=n, transforms=frozenset())
         wht = KvEngineConfig(lanes=n, transforms={KvTransform.WHT})
         rfft = KvEngineConfig(lanes=n, transforms={KvTransform.RFFT})
-        found[f"engine_{n}"] = "engine, no transform", n, KvDequantizer(bare)
+        found[f"engine_{n}"] = "engine, no transform", n, partial(KvDequantizer, bare)
         for method in PLAIN:
             key = f"plain_{method.lower().replace('-', '_').replace(' ', '_')}_{n}"
-            found[key] = f"plain: {method} per lane", n, PlainDequantizer(bare, method)
-        found[f"engine_wht_{n}"] = "engine with wht", n, KvDequantizer(wht)
+            found[key] = f"plain: {method} per lane", n, partial(PlainDequantizer, bare, method)
+        found[f"engine_wht_{n}"] = "engine with wht", n, partial(KvDequantizer, wht)
         ordered = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True)
         centring = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True, centre=True)
-        found[f"engine_order_{n}"] = "engine, channel order", n, KvDequantizer(ordered)
-        found[f"engine_centre_{n}"] = "engine, channel order, centre", n, KvDequantizer(centring)
+        found[f"engine_order_{n}"] = "engine, channel order", n, partial(KvDequantizer, ordered)
+        found[f"engine_centre_{n}"] = "engine, channel order, centre", n, partial(KvDequantizer, centring)
         if n == min(lanes):
-            found[f"engine_rfft_{n}"] = "engine with rfft", n, KvDequantizer(rfft)
+            found[f"engine_rfft_{n}"] = "engine with rfft", n, partial(KvDequantizer, rfft)
     bare = KvEngineConfig(transforms=frozenset())
-    parts = [BlockFront(bare), RecordLoader(bare), ValueTables(bare), RecordStore(bare), ValueUnit()]
-    for part in [*parts, RowSequencer(bare), RowWindow(bare), TokenIndex(), ErrorLog()]:
-        found[f"part_{type(part).__name__.lower()}"] = f"{PARTS}: {type(part).__name__}", bare.lanes, part
+    parts = {part: (bare,) for part in (BlockFront, RecordLoader, ValueTables, RecordStore, RowSequencer, RowWindow)}
+    for part, arguments in (parts | {ValueUnit: (), TokenIndex: (), ErrorLog: ()}).items():
+        make = partial(part, *arguments)
+        found[f"part_{part.__name__.lower()}"] = f"{PARTS}: {part.__name__}", bare.lanes, make
     return found
 
 
@@ -97,13 +100,13 @@ def main(
     cells = named_library(library) if library else load_library(liberty) if liberty else generic_library()
     rows = []
     chosen = {} if transforms_alone else designs(tuple(int(x) for x in lanes.split(",")))
-    chosen |= {key: (name, n, make()) for key, (name, n, make) in transform_designs().items()}
+    chosen |= transform_designs()
     wanted = [key for key in only.split(",") if key] or list(chosen)
     if unknown := [key for key in wanted if key not in chosen]:
         raise typer.BadParameter(f"only must be some of {', '.join(chosen)}, not {unknown[0]}")
     for key in wanted:
-        name, n, component = chosen[key]
-        verilog, _ports = to_verilog(component, key)
+        name, n, make = chosen[key]
+        verilog, _ports = to_verilog(make(), key)
         found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
         rows.append(_entry(key, name, n, found, quick))
         typer.echo(f"{key}: {found.gate_equivalents:,.0f} gate equivalents, {found.memory_bits:,} bits", err=True)

@@ -82,7 +82,7 @@ class PlainArithmetic(wiring.Component):
                 ]
                 continue
             if self.part == "multiply_adds":
-                arithmetic = ValueArithmetic(registered=True)
+                arithmetic = ValueArithmetic()
                 m.d.comb += [
                     arithmetic.significand.eq(significand),
                     arithmetic.exponent.eq(exponent),

@@ -3,16 +3,18 @@
 from functools import reduce
 from operator import xor
 
-from amaranth import C, Cat, Module, Mux, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hw.kv.counting import PrefixCount
 from hw.kv.header import HeaderRules
+from hw.kv.headers import HeaderStore
 from hw.kv.layouts import ERROR_BITS, Beat, Header, RecordWrite, Verdict
 from hw.kv.masks import BlockNote
 from hw.kv.records import RecordLoader
-from hw.kv.ripple import add, increment
+from hw.kv.ripple import increment
 from hw.spec.kv_block import HEADER_CHECK
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat
@@ -20,7 +22,6 @@ from hw.spec.kv_formats import KvFormat
 __all__ = ["BlockFront"]
 
 SLICE = 16
-IN_WORD = 4
 
 
 class BlockFront(wiring.Component):
@@ -132,7 +133,15 @@ class BlockFront(wiring.Component):
             m.d.comb += self.i.ready.eq(place.all())
         first_in_word, last_in_word = ~at[:2].any(), at[:2].all()
 
-        keep = self._headers(m, piece, at)
+        m.submodules.headers = headers = HeaderStore()
+        m.d.comb += [
+            headers.slice.eq(piece),
+            headers.place.eq(at[:2]),
+            headers.set.eq(self.set),
+            headers.open_set.eq(self.open_set),
+            header.eq(headers.header),
+            self.open_header.eq(headers.open_header),
+        ]
         check = Signal(4, reset_less=True)
         nibbles = reduce(xor, [piece[k : k + 4] for k in range(0, SLICE, 4)])
         m.submodules.rules = rules = HeaderRules(self.config)
@@ -154,57 +163,41 @@ class BlockFront(wiring.Component):
         with m.If(self.opened):
             m.d.sync += [sealed.eq(0), self.set.eq(~self.set)]
 
-        # One counter: bits of mask and bitmap, then channels. ``ones`` starts at -1, as rows and channels are stored.
-        count, ones = Signal(9, reset_less=True), Signal(8, reset_less=True)
-        pair, both, found = Signal(2), Signal(), Signal()
-        expected = Mux(masking, Cat(C(7, 3), header.segment0), header.rows)
-        complete = Signal()
-        scan, scanned = Signal(), Signal()
-        last_word = Mux(masking, header.channels[3], add(m, header.span[:3], C(7, 3))[:3])
-        counted = increment(m, ones, found)
+        masked = Signal()
+        m.submodules.counter = counter = PrefixCount()
         m.submodules.loader = loader = RecordLoader(self.config)
         m.d.comb += [
-            pair.eq(piece.word_select(count[1:4], 2) & Cat(~count[0], 1)),
-            both.eq(pair.all()),
-            found.eq(scan & pair.any()),
-            complete.eq(ones == expected),
-            scanned.eq(count[1:6].all() & (count[6:] == last_word)),
-            self.row.eq(counted),
-            self.offset.eq(Cat(~pair[0], count[1:])),
-            self.listed.eq(found & ~masking),
+            counter.slice.eq(piece),
+            counter.header.eq(header),
+            counter.masking.eq(masking),
+            counter.channel_done.eq(loader.done),
+            self.row.eq(counter.row),
+            self.offset.eq(counter.offset),
+            self.listed.eq(counter.found & ~masking),
+            masked.eq(counter.scan & masking),
             loader.slice.eq(piece),
-            loader.channel.eq(count),
+            loader.channel.eq(counter.count),
             loader.header.eq(header),
             loader.start.eq(self.start),
             self.record.eq(loader.record),
         ]
-        with m.If(scan | loader.done):
-            m.d.sync += count.eq(
-                Cat(
-                    Mux(scan, both, ~count[0]),
-                    increment(m, count[1:], Mux(scan, ~both, count[0])),
-                )
-            )
-        with m.If(scan):
-            m.d.sync += ones.eq(counted)
 
         judged, sealing = Signal(), Signal()
-        centre, hold = self._behind(m, piece, count, scan & masking, loader.done, judged, sealing)
+        centre, hold = self._behind(m, piece, counter.count, masked, loader.done, judged, sealing)
 
         def stop(code):
             m.d.sync += error.eq(code)
             m.next = "STOP"
 
         def fresh():
-            m.d.comb += self.start.eq(1)
-            m.d.sync += [count.eq(0), ones.eq(-1)]
+            m.d.comb += [self.start.eq(1), counter.restart.eq(1)]
 
         with m.If(step):
             m.d.sync += cut.eq(end)
         with m.FSM():
             with m.State("HEADER"):
                 with m.If(self.i.valid & ~sealed & ~hold if self.config.interleave else self.i.valid & ~sealed):
-                    m.d.comb += [step.eq(1), keep.eq(1)]
+                    m.d.comb += [step.eq(1), headers.write.eq(1)]
                     m.d.sync += error.eq(0)
                     m.d.sync += check.eq(Mux(first_in_word, 0, check) ^ nibbles)
                     with m.If(last_in_word):
@@ -237,17 +230,17 @@ class BlockFront(wiring.Component):
             with m.State("BITS"):
                 m.d.comb += self.start.eq(1)
                 with m.If(self.i.valid):
-                    m.d.comb += [scan.eq(1), step.eq(count[1:4].all() & ~both)]
-                    with m.If(found & complete):
+                    m.d.comb += [counter.scan.eq(1), step.eq(counter.used)]
+                    with m.If(counter.found & counter.complete):
                         stop(Mux(masking, KvError.CHANNELS, KvError.TOKEN))
                     with m.Elif(step & end):
                         stop(KvError.SHORT)
-                    with m.Elif(scanned & ~both):
+                    with m.Elif(counter.finished):
                         m.next = "COUNTED"
             with m.State("COUNTED"):
                 fresh()
                 m.d.sync += masking.eq(0)
-                with m.If(~complete):
+                with m.If(~counter.complete):
                     stop(Mux(masking, KvError.CHANNELS, KvError.TOKEN))
                 with m.Elif(masking & (header.span != 0)):
                     m.next = "BITS"
@@ -335,22 +328,3 @@ class BlockFront(wiring.Component):
             self.write_number.eq(numbered & centre),
         ]
         return centre, self.hold
-
-    def _headers(self, m, piece, at):
-        """Two headers in four memories, a slice in each; returns the strobe that writes one."""
-        keep = Signal()
-        mine, opened = [], []
-        for k in range(IN_WORD):
-            m.submodules[f"header{k}"] = store = memory.Memory(shape=SLICE, depth=2, init=[])
-            write, own, other = store.write_port(), store.read_port(), store.read_port()
-            m.d.comb += [
-                write.addr.eq(self.set),
-                write.data.eq(piece),
-                write.en.eq(keep & (at[:2] == k)),
-                own.addr.eq(self.set),
-                other.addr.eq(self.open_set),
-            ]
-            mine.append(own.data)
-            opened.append(other.data)
-        m.d.comb += [self.header.eq(Cat(mine)), self.open_header.eq(Cat(opened))]
-        return keep

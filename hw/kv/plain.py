@@ -96,11 +96,11 @@ class PlainLanes(wiring.Component):
                 minimum = store.minimum
                 sources.append(
                     (
-                        store.channel,
+                        unit.entry,
                         [
-                            ("scales", Cat(unit.code), unit.value, store.there),
-                            ("low", Cat(), minimum[:8], store.there),
-                            ("high", Cat(), minimum[8:], store.there),
+                            ("scales", Cat(unit.code), unit.value, unit.valid),
+                            ("low", Cat(), minimum[:8], unit.valid),
+                            ("high", Cat(), minimum[8:], unit.valid),
                         ],
                     )
                 )
@@ -134,7 +134,7 @@ class PlainLanes(wiring.Component):
         rows = 2 * self.config.max_channels // lanes
         beat_bits = ceil_log2(rows) - 1
         for lane in range(lanes):
-            arithmetic = Fp16MultiplyAdd() if general else ValueArithmetic(registered=True, precomputed=adder)
+            arithmetic = Fp16MultiplyAdd() if general else ValueArithmetic(precomputed=adder)
             m.submodules[f"lane{lane}"] = arithmetic
             channel, parts = sources[lane % count]
             words = {}

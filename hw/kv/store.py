@@ -59,6 +59,7 @@ class RecordStore(wiring.Component):
             self.record.eq(record),
             self.start.eq(start),
             self.next.eq(unit.last),
+            unit.start.eq(start),
             *(getattr(unit, name).eq(getattr(self, name)) for name in HELD),
             unit.header.eq(header),
         ]

@@ -5,7 +5,7 @@ from amaranth import C, Cat, Module, Mux, Signal, Value
 from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import add, increment
 
-__all__ = ["aligned_sum", "held_and_rounded"]
+__all__ = ["aligned_sum", "held", "held_and_rounded"]
 
 
 def aligned_sum(
@@ -39,17 +39,19 @@ def aligned_sum(
     return magnitude, negative
 
 
+def held(m: Module, step: Value, *parts: Value) -> list[Value]:
+    """Registers that take ``parts`` with ``step``."""
+    registers = [Signal(len(part), reset_less=True) for part in parts]
+    with m.If(step):
+        m.d.sync += [register.eq(part) for register, part in zip(registers, parts, strict=True)]
+    return registers
+
+
 def held_and_rounded(m: Module, step: Value, magnitude: Value, exponent: Value, negative: Value) -> tuple[Value, Value]:
     """A sum rounded to FP16 a ``step`` later, zero as +0: (the number, it was beyond FP16 and is +-65504).
 
     ``exponent``: as :func:`hw.kv.normalize.nearest_fp16` takes it.
     """
-    held = []
-    for part in (magnitude, exponent, negative):
-        register = Signal(len(part), reset_less=True)
-        with m.If(step):
-            m.d.sync += register.eq(part)
-        held.append(register)
-    magnitude, exponent, negative = held
+    magnitude, exponent, negative = held(m, step, magnitude, exponent, negative)
     bits, beyond = nearest_fp16(m, magnitude, exponent)
     return Cat(bits, negative & (bits != 0)), beyond

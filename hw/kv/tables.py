@@ -79,7 +79,7 @@ class ValueTables(wiring.Component):
             m.d.comb += store.feeding(unit, self.record, self.start, self.header)
         m.d.comb += [
             self.room.eq(Cat(store.room for store in stores).all()),
-            self.idle.eq(Cat(store.idle for store in stores).all()),
+            self.idle.eq(Cat(store.idle for store in stores).all() & ~Cat(unit.valid for unit in units).any()),
         ]
         with m.If(self.start):
             m.d.sync += self.overflow.eq(0)
@@ -88,7 +88,8 @@ class ValueTables(wiring.Component):
 
         rows = 2 * CODES * self.config.max_channels // lanes
         for lane in range(lanes):
-            unit, channel = units[lane % count], stores[lane % count].channel
+            unit = units[lane % count]
+            channel = unit.entry
             m.submodules[f"lane{lane}"] = table = memory.Memory(shape=16, depth=rows, init=[])
             write, read = table.write_port(), table.read_port()
             beat_bits = len(write.addr) - 3
@@ -96,7 +97,7 @@ class ValueTables(wiring.Component):
             m.d.comb += [
                 write.addr.eq(Cat(unit.code, channel[lane_bits:][:beat_bits], self.write_set)),
                 write.data.eq(unit.value),
-                write.en.eq(unit.there & own),
+                write.en.eq(unit.valid & own),
                 read.addr.eq(Cat(self.codes[lane], self.beat, self.read_set)),
                 read.en.eq(self.read),
                 self.values[lane].eq(read.data),

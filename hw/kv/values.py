@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.kv.layouts import Header
 from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import above, add, increment
-from hw.kv.sums import aligned_sum
+from hw.kv.sums import aligned_sum, held
 from hw.spec.kv_formats import KvFormat
 
 __all__ = ["ValueArithmetic", "ValueUnit", "multiple_of"]
@@ -41,11 +41,10 @@ class ValueArithmetic(wiring.Component):
     Exact with three guard bits and a sticky one: whichever operand is shifted by 4 or more loses bits, but is then less
     than half of the other, which is normalized, so that the difference loses at most one leading bit.
 
-    Combinational; with ``registered`` a register lies between sum and rounding, which moves on with ``step``.
+    Latency 1 cycle: the sum waits in a register, which takes it with ``step``, for its rounding.
 
     Parameters
     ----------
-    registered : bool
     precomputed : bool
         The multiple comes ready as ``significand``, of 13 bits.
     transforms : bool
@@ -66,8 +65,8 @@ class ValueArithmetic(wiring.Component):
         The value was beyond FP16.
     """
 
-    def __init__(self, *, registered: bool = False, precomputed: bool = False, transforms: bool = False):
-        self.registered, self.precomputed, self.transforms = registered, precomputed, transforms
+    def __init__(self, *, precomputed: bool = False, transforms: bool = False):
+        self.precomputed, self.transforms = precomputed, transforms
         super().__init__(
             {
                 "significand": In(13 if precomputed else 11),
@@ -91,21 +90,20 @@ class ValueArithmetic(wiring.Component):
         else:
             once, twice = (self.significand & bit.replicate(11) for bit in self.multiplier)
             m.d.comb += multiple.eq(add(m, once, Cat(C(0, 1), twice)))
-        parts = self._add(m, multiple)
-        if self.registered:
-            held = tuple(Signal(len(part), reset_less=True) for part in parts)
-            with m.If(self.step):
-                m.d.sync += [register.eq(part) for register, part in zip(held, parts, strict=True)]
-            parts = held
-        magnitude, exponent, sign = parts
+        magnitude, exponent, sign = self._add(m, multiple)
+        transformed = C(0, 1)
+        if self.transforms:
+            opposite = multiple ^ self.negative.replicate(13)
+            whole = increment(m, Cat(opposite, self.negative), self.negative).as_signed()
+            transformed = self.transformed
+            magnitude = Mux(transformed, whole, magnitude)[: len(magnitude)]
+        magnitude, exponent, sign, transformed = held(m, self.step, magnitude, exponent, sign, transformed)
         # The window's top bit counts three more than the larger operand's exponent.
         bits, beyond = nearest_fp16(m, magnitude, add(m, exponent, C(2, 2)))
         m.d.comb += [self.value.eq(Cat(bits, sign & (bits != 0))), self.beyond.eq(beyond)]
         if self.transforms:
-            with m.If(self.transformed):
-                flipped = multiple ^ self.negative.replicate(13)
-                whole = increment(m, Cat(flipped, self.negative), self.negative)
-                m.d.comb += [self.value.eq(whole.as_signed()), self.beyond.eq(0)]
+            with m.If(transformed):
+                m.d.comb += [self.value.eq(magnitude), self.beyond.eq(0)]
         return m
 
     def _add(self, m, multiple):
@@ -148,7 +146,7 @@ class ValueArithmetic(wiring.Component):
 class ValueUnit(wiring.Component):
     """Takes a channel's record, gives the values of its codes one after another (docs/kv-engine.md V1..V4, T1).
 
-    A channel takes 2, 3 or 4 cycles, as many as it has values. Combinational but for the count of codes.
+    A channel takes 2, 3 or 4 cycles, as many as it has values. Latency 1 cycle, with ``multiples`` 0.
 
     Parameters
     ----------
@@ -161,12 +159,14 @@ class ValueUnit(wiring.Component):
     -------
     there, channel, significand, exponent, minimum : In
         A record; stays until ``last``.
+    start : In
+        Drop the value on its way.
     header : Header, In
         Of the block.
-    value, code : Out
-        While a record is there: one value, its code.
     last : Out
-        It is the channel's last.
+        This is the last cycle in which the record is needed.
+    valid, entry, code, value : Out
+        A value, its channel and its code.
     overflow : Out
         The value is beyond FP16.
     """
@@ -180,17 +180,20 @@ class ValueUnit(wiring.Component):
                 "significand": In(11),
                 "exponent": In(5),
                 "minimum": In(16),
+                "start": In(1),
                 "header": In(Header),
-                "value": Out(19 if multiples else 16),
-                "code": Out(2),
                 "last": Out(1),
+                "valid": Out(1),
+                "entry": Out(7),
+                "code": Out(2),
+                "value": Out(19 if multiples else 16),
                 "overflow": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        header, code = self.header, self.code
+        header, code = self.header, Signal(2)
         segment, ternary, one_bit, affine = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             segment.eq(above(m, self.channel[3:], header.segment0)),
@@ -203,12 +206,15 @@ class ValueUnit(wiring.Component):
             m.d.sync += code.eq(0)
         with m.Else():
             m.d.sync += code.eq(increment(m, code))
+        domain = m.d.comb if self.multiples else m.d.sync
+        domain += [self.valid.eq(self.there & ~self.start), self.entry.eq(self.channel), self.code.eq(code)]
         multiplier, negative = multiple_of(m, code, one_bit, affine, ternary)
         if self.multiples:
             once, twice = (self.significand & bit.replicate(11) for bit in multiplier)
             m.d.comb += self.value.eq(Cat(add(m, once, Cat(C(0, 1), twice)), self.exponent, negative))
             return m
-        m.submodules.arithmetic = arithmetic = ValueArithmetic(transforms=self.transforms)
+        arithmetic = ValueArithmetic(transforms=self.transforms)
+        m.submodules.arithmetic = arithmetic
         m.d.comb += [
             arithmetic.significand.eq(self.significand),
             arithmetic.exponent.eq(self.exponent),
@@ -216,8 +222,9 @@ class ValueUnit(wiring.Component):
             arithmetic.negative.eq(negative),
             arithmetic.affine.eq(affine),
             arithmetic.minimum.eq(self.minimum),
+            arithmetic.step.eq(1),
             self.value.eq(arithmetic.value),
-            self.overflow.eq(self.there & arithmetic.beyond),
+            self.overflow.eq(self.valid & arithmetic.beyond),
         ]
         if self.transforms:
             m.d.comb += arithmetic.transformed.eq(Mux(segment, header.transform1, header.transform0) != 0)

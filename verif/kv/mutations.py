@@ -45,11 +45,11 @@ MUTATIONS = [
     Mutation(
         "ones of the mask not counted",
         "kv/front.py",
-        "m.If(~complete)",
+        "m.If(~counter.complete)",
         "m.If(0)",
         DEFECTS,
     ),
-    Mutation("more ones than rows", "kv/front.py", "m.If(found & complete)", "m.If(0)", DEFECTS),
+    Mutation("more ones than rows", "kv/front.py", "m.If(counter.found & counter.complete)", "m.If(0)", DEFECTS),
     Mutation("a packet of a header alone", "kv/front.py", "m.Elif(cut)", "m.Elif(0)", DEFECTS),
     Mutation(
         "metadata that end the packet",
@@ -113,7 +113,7 @@ MUTATIONS = [
     Mutation("6-bit scales of exponent 3", "kv/scales.py", "leading << 2", "leading << 3", f"{LAYOUTS}[lanes8]"),
     Mutation(
         "bitmap's pairs of tokens swapped",
-        "kv/front.py",
+        "kv/counting.py",
         "Cat(~pair[0], count[1:])",
         "Cat(pair[0], count[1:])",
         f"{LAYOUTS}[lanes8]",
