@@ -224,6 +224,7 @@ def _compare(found, work, config, heads, lanes) -> dict:
     return {
         "query_heads": heads,
         "gate_cycle_ratio": round(total(best) / total(fused), 2),
+        "gate_cycle_ratio_by_lanes": {n: round(total(r) / total(fused), 2) for n, r in zip(lanes, routes, strict=True)},
         "gate_cycle_ratio_with_memory": round(
             min(total(r, "gate_cycles_with_memory") for r in routes) / total(fused, "gate_cycles_with_memory"), 2
         ),
@@ -279,6 +280,10 @@ def ratio_lines(report: dict) -> list[str]:
         f"{part['gate_cycle_delay_ratio']} x as gate-cycles times delay."
         for part in report["comparisons"]
     ]
+    by_lanes = report["comparisons"][0]["gate_cycle_ratio_by_lanes"]
+    if len(by_lanes) > 1:
+        tried = ", ".join(f"{ratio} x with {lanes}" for lanes, ratio in by_lanes.items())
+        lines.append(f"- Of the dequantizing route's numbers of lanes the best counts; one query head: {tried}.")
     work = report["workload"]
     lines.append(
         f"- {work['tokens']} tokens, D = {work['head_dim']}, library {report['library']}, recipe {report['variants']}. "

@@ -10,10 +10,14 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from amaranth.back import rtlil
+from amaranth.hdl import _nir
 from amaranth.lib import wiring
 
 from hw.sharing import ModuleLibrary
@@ -103,7 +107,8 @@ def to_verilog(component: wiring.Component, name: str) -> tuple[str, list[dict]]
     if not isinstance(name, str) or not _IDENTIFIER.match(name):
         raise ValueError(f"name must be letters, digits and underscores, starting with a letter, not {name!r}")
     library = ModuleLibrary(name)
-    il = rtlil.convert(component, name=name, platform=library, emit_src=False)
+    with _zeros_unwritten():
+        il = rtlil.convert(component, name=name, platform=library, emit_src=False)
     il = _flat_names("\n".join([il, *library.modules.values()]))
     _refuse_initialised_rams(il)
     with tempfile.TemporaryDirectory(prefix="bitmosaic-") as work:
@@ -156,6 +161,21 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _zeros_unwritten() -> Iterator[None]:
+    """Keep Amaranth from writing out the zeros that RAMs begin with bit by bit, only for them to be deleted again: for
+    a list of free blocks that is most of the time."""
+    emit_memory = rtlil.ModuleEmitter.emit_memory
+
+    def emit_contents(self, index, cell):
+        ports = (port for port in self.netlist.cells if isinstance(port, _nir.SyncWritePort))
+        if any(cell.init) or not any(port.memory == index for port in ports):
+            emit_memory(self, index, cell)
+
+    with patch.object(rtlil.ModuleEmitter, "emit_memory", emit_contents):
+        yield
 
 
 def _flat_names(il: str) -> str:

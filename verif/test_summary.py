@@ -35,6 +35,7 @@ def test_attention_says_every_ratio():
         "gate_cycle_ratio": 8.5,
         "gate_cycle_ratio_with_memory": 6.5,
         "gate_cycle_delay_ratio": 7.5,
+        "gate_cycle_ratio_by_lanes": {"8": 9.5, "16": 8.5},
     }
     report = {
         "comparisons": [part],
@@ -45,4 +46,4 @@ def test_attention_says_every_ratio():
         "array_busy_packed": 0.98,
     }
     text = attention_markdown(report)
-    assert all(figure in text for figure in ("8.5 x", "6.5 x", "7.5 x", "96%", "98%"))
+    assert all(figure in text for figure in ("8.5 x", "6.5 x", "7.5 x", "9.5 x with 8", "96%", "98%"))

@@ -11,7 +11,7 @@ from sim.job import run_jobs
 from verif.kv.bench import compare, engine_job
 from verif.kv.blocks import random_block, random_header
 
-CONFIG = KvEngineConfig(lanes=8, max_channels=64, transforms=frozenset())
+CONFIG = KvEngineConfig(lanes=4, max_channels=64, transforms=frozenset())
 
 
 @pytest.mark.sim
