@@ -52,11 +52,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def verilog(
     preset: Preset = "paper",
     out: Annotated[Path, typer.Option(help="Directory for the .v and .json files.")] = Path("build/verilog"),
+    top: Annotated[list[str] | None, typer.Option(help="Only these tops; default: all.")] = None,
 ) -> None:
     """Write the Verilog of every top of a preset, each with a JSON sidecar."""
     from .emit_tops import emit_tops
 
-    tops = find_tops(preset)
+    tops = find_tops(preset, top)
     with progress_bar("verilog", len(tops)) as advance:
         emitted = emit_tops(tops, out, progress=advance)
     for one in emitted:

@@ -30,8 +30,10 @@ from .synth import CACHE, SynthResult, synthesize
 from .synth_recipe import QUICK, VARIANTS
 from .verilog import to_verilog, write_atomically
 
-__all__ = ["designs", "table"]
+__all__ = ["PART_PREFIX", "designs", "table"]
 
+PART_PREFIX = "part_"
+"""Of the keys of the engine's parts."""
 PARTS = "parts of the engine at 16 lanes"
 
 
@@ -57,7 +59,7 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Callable[[], Co
     parts = {part: (bare,) for part in (BlockFront, RecordLoader, ValueTables, RecordStore, RowSequencer, RowWindow)}
     for part, arguments in (parts | {ValueUnit: (), TokenIndex: (), ErrorLog: ()}).items():
         make = partial(part, *arguments)
-        found[f"part_{part.__name__.lower()}"] = f"{PARTS}: {part.__name__}", bare.lanes, make
+        found[f"{PART_PREFIX}{part.__name__.lower()}"] = f"{PARTS}: {part.__name__}", bare.lanes, make
     return found
 
 

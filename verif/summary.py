@@ -38,8 +38,9 @@ def density_markdown(entries: list[dict]) -> str:
 
 
 def kv_markdown(rows: list[dict]) -> str:
-    """The KV engines beside those with arithmetic in every lane."""
-    return kv_report.table([row for row in rows if not row["key"].startswith(kv_transforms.PREFIX)])
+    """The KV engines beside those with arithmetic in every lane; without their parts, and transforms on their own."""
+    inside = (kv_report.PART_PREFIX, kv_transforms.PREFIX)
+    return kv_report.table([row for row in rows if not row["key"].startswith(inside)])
 
 
 def attention_markdown(report: dict) -> str:

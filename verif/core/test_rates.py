@@ -1,5 +1,7 @@
 """How busy the core's array is: steady state, short jobs; results bit for bit the models'."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,18 @@ from golden.core import CoreJob, activation_stream, core_layer, result_beats, re
 from hw.axi.core import AcceleratorCoreAxi
 from hw.spec.core import CoreConfig, core_preset
 from hw.spec.datatypes import Datatype
+from sim.build import Built
 from sim.core_job import CoreRequest, run_core
 from sim.design import build_design
 from verif.golden.weights_helpers import random_weight
 
 PAPER = (Datatype.FP3, Datatype.FP4, Datatype.INT6, Datatype.INT8)
 """BitMoD's datatypes of one, two, two and three steps in ``dense``."""
+
+
+@cache
+def build_core(config: CoreConfig) -> Built:
+    return build_design(AcceleratorCoreAxi(config), "accelerator_core_axi")
 
 
 def run_layers(
@@ -34,7 +42,7 @@ def run_layers(
                 results=len(result_beats(config, expected[-1], inputs)["tlast"]),
             )
         )
-    built = build_design(AcceleratorCoreAxi(config), "accelerator_core_axi")
+    built = build_core(config)
     runs = run_core(built, config, requests, seed=seed)
     for (_datatypes, tokens, inputs, outputs), one, run in zip(layers, expected, runs, strict=True):
         bits, _marked, received = result_matrix(config, run.beats, tokens, inputs, outputs)
