@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.adders import select
+from hw.attention.rows import WINDOW_BYTES
 from hw.kv.trits import TritDecoder
-from hw.spec.attention import BUS_BYTES, LANES
+from hw.spec.attention import BUS_BYTES, LANES, SCALE_BYTES
 from hw.spec.kv_block import TRITS_PER_BYTE
 
 __all__ = ["ValueCodes"]
@@ -27,6 +28,8 @@ class ValueCodes(wiring.Component):
     ternary : In
     groups : In
         Groups of 8 channels in this step, minus 1.
+    extra : In
+        Bytes of the step besides its codes; not with ``ternary``.
     start, take : In
         A packet begins; the step is taken.
     bytes : Out
@@ -43,9 +46,10 @@ class ValueCodes(wiring.Component):
                 "window": In(8 * BUS_BYTES),
                 "ternary": In(1),
                 "groups": In(range(LANES // 8)),
+                "extra": In(range(2 * SCALE_BYTES + 1)),
                 "start": In(1),
                 "take": In(1),
-                "bytes": Out(range(BUS_BYTES + 1)),
+                "bytes": Out(range(WINDOW_BYTES + 1)),
                 "codes": Out(data.ArrayLayout(2, LANES)),
                 "invalid": Out(1),
                 "padding": Out(1),
@@ -83,7 +87,7 @@ class ValueCodes(wiring.Component):
         tail = Signal(data.ArrayLayout(2, keep))
         m.d.comb += [
             tail.eq(Array(tails)[(size - 1)[: (BYTES - 1).bit_length()]]),
-            self.bytes.eq(Mux(self.ternary, size, Cat(C(1, 1), self.groups) + 1)),
+            self.bytes.eq(Mux(self.ternary, size, Cat(C(1, 1), self.groups) + 1 + self.extra)),
             self.padding.eq(self.ternary & Cat((rest >= keep - k) & (tail[k] != 1) for k in range(keep)).any()),
         ]
         with m.If(self.start):

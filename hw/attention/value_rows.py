@@ -118,7 +118,8 @@ class ValueRows(wiring.Component):
             select.groups.eq(Mux(steps_end, self.channels[:3], LANES // 8 - 1)),
             at_scale.eq(exact & steps_end & (plane == PLANES - 1)),
             # A slot of 8 channels is filled up to a beat.
-            window.bytes.eq(select.bytes + Mux(at_scale, Mux(self.channels == 0, 2 * SCALE_BYTES, SCALE_BYTES), 0)),
+            select.extra.eq(Mux(at_scale, Mux(self.channels == 0, 2 * SCALE_BYTES, SCALE_BYTES), 0)),
+            window.bytes.eq(select.bytes),
             window.half.eq(odd),
             self.codes.eq(select.codes),
             self.step.eq(step),
