@@ -85,11 +85,13 @@ def run_all(
 
     None is begun after ``minutes``: below the table stands how many are left, and another run goes on from there.
 
-    Returns the exit status: 1 if any is alive. Raises as the first mutation that cannot be tried.
+    One that cannot be tried (it does not apply, or does not build) is said and passed over.
+
+    Returns the exit status: 1 if any is alive or could not be tried.
     """
     KEPT.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
-    outcomes = []
+    outcomes, wrong = [], []
     with tempfile.TemporaryDirectory(prefix="bitmosaic-mutations-") as scratch:
         tree = Path(scratch)
         for package in PACKAGES:
@@ -101,13 +103,21 @@ def run_all(
                 if time.monotonic() > end:
                     outcomes.append(LEFT)
                     continue
-                kept.write_text(_run(mutation, tree))
+                try:
+                    kept.write_text(_run(mutation, tree))
+                except (RuntimeError, ValueError) as error:
+                    wrong.append(str(error))
+                    outcomes.append(LEFT)
+                    print(f"not tried: {mutation.what}", flush=True)
+                    continue
             outcomes.append(kept.read_text())
             print(f"{outcomes[-1]}: {mutation.what}", flush=True)
+    for error in wrong:
+        print(error, file=sys.stderr)
     lines = ["| block | mutation | tests | outcome |", "|---|---|---|---|"]
     tried = [(m, o) for m, o in zip(mutations, outcomes, strict=True) if o != LEFT]
     lines += [f"| `{m.file}` | {m.what} | `{m.tests}` | {o} |" for m, o in tried]
     if len(tried) < len(mutations):
         lines += ["", f"{len(tried)} of {len(mutations)}; the others were not tried on this design yet."]
     write_between_markers(ROOT / document, "\n".join(lines), markers)
-    return int("alive" in outcomes)
+    return int(bool(wrong) or "alive" in outcomes)

@@ -80,7 +80,7 @@ MUTATIONS = [
         "field == 31",
         DEFECTS,
     ),
-    Mutation("padding of trits not checked", "kv/rows.py", "== 1 for", ">= 0 for", DEFECTS),
+    Mutation("padding of trits of any value but 3", "kv/rows.py", "== 1 for", "!= 3 for", DEFECTS),
     Mutation(
         "last error kept, not the first",
         "kv/errors.py",
