@@ -30,6 +30,7 @@ from hw.kv.engine import KvDequantizer
 from hw.kv.metadata import MetadataReader
 from hw.spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
 from hw.spec.kv_config import KvEngineConfig
+from hw.spec.kv_formats import KvFormat
 from hw.spec.rlkv import exact_token_bytes
 
 from .liberty import Library, generic_library, load_library
@@ -42,6 +43,9 @@ __all__ = ["Workload", "array_busy", "baseline_cycles", "ratio_lines", "score_cy
 REPORT = Path("build/attention/report.json")
 BASELINE_LANES = (8, 16, 32)
 HEADS = (1, 3)
+KEY_FORMATS = frozenset({KvFormat.K1, KvFormat.K2S})
+VALUE_FORMATS = frozenset({KvFormat.V158, KvFormat.V2})
+"""What the dequantizing route's engines are built for: the default formats, protected tokens among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +132,8 @@ def _parts(config: AttentionConfig, lanes: tuple[int, ...], several: bool) -> di
     """Everything that is synthesized, by name; ``several``: what more query heads per KV head need to know."""
     parts = {"score_core": lambda: ScoreCore(config), "value_core": lambda: ValueCore(config)}
     for n in lanes:
-        engine = KvEngineConfig(lanes=n, max_channels=config.channels)
-        plain = replace(engine, transforms=frozenset())
+        engine = KvEngineConfig(lanes=n, max_channels=config.channels, formats=KEY_FORMATS)
+        plain = replace(engine, transforms=frozenset(), formats=VALUE_FORMATS)
         parts |= {
             f"key_dequantizer_{n}": lambda engine=engine: KvDequantizer(engine),
             f"value_dequantizer_{n}": lambda plain=plain: KvDequantizer(plain),

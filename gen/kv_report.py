@@ -21,7 +21,7 @@ from hw.kv.tables import ValueTables
 from hw.kv.tokens import TokenIndex
 from hw.kv.values import ValueUnit
 from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvTransform
+from hw.spec.kv_formats import KvFormat, KvTransform
 
 from .kv_transforms import PREFIX, area_table, transform_designs
 from .kv_transforms import table as transform_table
@@ -53,11 +53,16 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Callable[[], Co
         centring = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True, centre=True)
         found[f"engine_order_{n}"] = "engine, channel order", n, partial(KvDequantizer, ordered)
         found[f"engine_centre_{n}"] = "engine, channel order, centre", n, partial(KvDequantizer, centring)
+        for name, kinds in (("keys", (KvFormat.K1, KvFormat.K2S)), ("values", (KvFormat.V158, KvFormat.V2))):
+            part = KvEngineConfig(lanes=n, transforms=frozenset(), formats=frozenset(kinds))
+            title = f"engine for {name}: {' and '.join(kind.name for kind in kinds)}"
+            found[f"engine_{name}_{n}"] = title, n, partial(KvDequantizer, part)
         if n == min(lanes):
             found[f"engine_rfft_{n}"] = "engine with rfft", n, partial(KvDequantizer, rfft)
     bare = KvEngineConfig(transforms=frozenset())
-    parts = {part: (bare,) for part in (BlockFront, RecordLoader, ValueTables, RecordStore, RowSequencer, RowWindow)}
-    for part, arguments in (parts | {ValueUnit: (), TokenIndex: (), ErrorLog: ()}).items():
+    parts = {part: (bare,) for part in (BlockFront, RecordLoader, ValueTables, RecordStore, ValueUnit)}
+    parts |= {part: (bare,) for part in (RowSequencer, RowWindow)}
+    for part, arguments in (parts | {TokenIndex: (), ErrorLog: ()}).items():
         make = partial(part, *arguments)
         found[f"{PART_PREFIX}{part.__name__.lower()}"] = f"{PARTS}: {part.__name__}", bare.lanes, make
     return found

@@ -89,8 +89,9 @@ class Top:
 
 
 def kv_parameters(engine: KvEngineConfig) -> dict[str, Any]:
-    """An engine's parameters as the sidecar holds them: transforms by name."""
-    return asdict(engine) | {"transforms": [transform.name for transform in sorted(engine.transforms)]}
+    """An engine's parameters as the sidecar holds them: transforms and formats by name."""
+    names = {key: [code.name for code in sorted(getattr(engine, key))] for key in ("transforms", "formats")}
+    return asdict(engine) | names
 
 
 def attention_parameters(attention: AttentionConfig) -> dict[str, Any]:

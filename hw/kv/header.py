@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import xor
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,11 +13,21 @@ from hw.spec.kv_block import HEADER_CHECK, VERSION
 from hw.spec.kv_config import KvEngineConfig, KvError
 from hw.spec.kv_formats import KvFormat, KvMetadata
 
-__all__ = ["HeaderCheck", "HeaderRules"]
+__all__ = ["HeaderCheck", "HeaderRules", "has_minima", "is_ternary"]
 
 
 def _any(value, codes):
     return reduce(lambda a, b: a | b, [value == int(code) for code in codes])
+
+
+def is_ternary(config: KvEngineConfig, header) -> Value:
+    """Whether a block that this build takes is of ternary digits."""
+    return header.format == KvFormat.V158 if config.ternary else C(0, 1)
+
+
+def has_minima(config: KvEngineConfig, header) -> Value:
+    """Whether the channels of such a block's segment 0 have minima."""
+    return (header.format == KvFormat.K2) | (header.format == KvFormat.V2) if config.minima else C(0, 1)
 
 
 class HeaderRules(wiring.Component):
@@ -52,9 +62,9 @@ class HeaderRules(wiring.Component):
         transformable = _any(header.format, (KvFormat.K1, KvFormat.K2S, KvFormat.V158))
         on0, on1 = header.transform0 != 0, header.transform1 != 0
         absent = [code for code in range(1, 4) if code not in config.transforms]
+        kinds = [code for code in range(1 << len(header.format)) if code not in {*config.formats, KvFormat.CENTRE}]
         forbidden = [
-            header.format == 0,
-            header.format == 7,
+            _any(header.format, kinds),
             header.metadata == 3,
             (header.metadata == KvMetadata.F6) & ~transformable,
             *[_any(header[name], absent) for name in ("transform0", "transform1") if absent],

@@ -90,7 +90,7 @@ class PlainLanes(wiring.Component):
             stores = []
             for u in range(count):
                 m.submodules[f"store{u}"] = store = RecordStore(self.config, u)
-                m.submodules[f"unit{u}"] = unit = ValueUnit(multiples=True)
+                m.submodules[f"unit{u}"] = unit = ValueUnit(self.config, multiples=True)
                 stores.append(store)
                 m.d.comb += store.feeding(unit, record, self.start, self.header)
                 minimum = store.minimum
@@ -200,7 +200,7 @@ class PlainDequantizer(KvDequantizer):
     def __init__(self, config: KvEngineConfig, method: str):
         kind = _AdderConfig if method == PLAIN[1] else _PlainConfig
         self.method = method
-        fields = ("lanes", "max_channels", "transforms", "scale_bits", "interleave", "centre")
+        fields = ("lanes", "max_channels", "transforms", "formats", "scale_bits", "interleave", "centre")
         super().__init__(kind(**{name: getattr(config, name) for name in fields}))
 
     def _tables(self):

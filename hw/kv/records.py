@@ -4,6 +4,7 @@ from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.kv.header import has_minima
 from hw.kv.layouts import Header, RecordWrite
 from hw.kv.ripple import above
 from hw.kv.scales import ScaleDecoder
@@ -61,7 +62,7 @@ class RecordLoader(wiring.Component):
         phase = self.channel[:3]
         m.d.comb += [
             segment.eq(above(m, self.channel[3:], header.segment0)),
-            affine.eq(((header.format == KvFormat.K2) | (header.format == KvFormat.V2)) & ~segment),
+            affine.eq(has_minima(self.config, header) & ~segment),
             bytes_.eq(header.metadata == KvMetadata.Q8),
             fields.eq(header.metadata == KvMetadata.F6),
             self.last.eq((self.channel[3:] == header.channels) & phase.all()),

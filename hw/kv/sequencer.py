@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.kv.codes import CodeSelect
+from hw.kv.header import is_ternary
 from hw.kv.layouts import ERROR_BITS, Beat, Beside, Header, Plan, Verdict
 from hw.kv.ripple import increment
 from hw.kv.rows import RowWindow
@@ -86,7 +87,7 @@ class RowSequencer(wiring.Component):
         ternary = Signal()
         token_last, final = Signal(), Signal()
         m.d.comb += [
-            ternary.eq(header.format == KvFormat.V158),
+            ternary.eq(is_ternary(self.config, header)),
             token_last.eq(beat == last_beat),
             final.eq(token_last & ((row == header.rows) | window.ended)),
             window.ternary.eq(ternary),
@@ -128,8 +129,9 @@ class RowSequencer(wiring.Component):
             m.d.sync += tag.marked.eq(1)
 
         def finish():
-            m.d.sync += [self.set.eq(~self.set), waiting.eq(0)]
-            m.next = "IDLE"
+            """The block's header, which its last beat's token comes from, stays until that beat has left."""
+            m.d.sync += waiting.eq(0)
+            m.next = "LAST"
 
         with m.FSM():
             with m.State("IDLE"):
@@ -194,22 +196,20 @@ class RowSequencer(wiring.Component):
                     with m.If(~window.padded):
                         fail(KvError.PADDING)
                 with m.Elif(window.aligned):
-                    m.d.sync += waiting.eq(0)
-                    m.next = "LAST"
+                    finish()
                     with m.If(~window.ended):
                         fail(KvError.LONG)
                         m.d.sync += waiting.eq(1)
                         m.next = "DRAIN"
                 with m.Elif(window.ended):
                     fail(KvError.SHORT)
-                    m.d.sync += waiting.eq(0)
-                    m.next = "LAST"
+                    finish()
                 with m.Else():
                     m.d.comb += window.skip.eq(window.held)
             with m.State("LAST"):
-                # The token's index needs the header until the last beat has left.
                 with m.If(room):
-                    finish()
+                    m.d.sync += self.set.eq(~self.set)
+                    m.next = "IDLE"
             with m.State("DRAIN"):
                 with m.If(window.ended):
                     finish()

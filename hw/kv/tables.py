@@ -73,7 +73,7 @@ class ValueTables(wiring.Component):
         units, stores = [], []
         for u in range(count):
             m.submodules[f"store{u}"] = store = RecordStore(self.config, u)
-            m.submodules[f"unit{u}"] = unit = ValueUnit(bool(self.config.transforms))
+            m.submodules[f"unit{u}"] = unit = ValueUnit(self.config)
             units.append(unit)
             stores.append(store)
             m.d.comb += store.feeding(unit, self.record, self.start, self.header)

@@ -4,10 +4,12 @@ from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.kv.header import has_minima, is_ternary
 from hw.kv.layouts import Header
 from hw.kv.normalize import nearest_fp16
 from hw.kv.ripple import above, add, increment
 from hw.kv.sums import aligned_sum, held
+from hw.spec.kv_config import KvEngineConfig
 from hw.spec.kv_formats import KvFormat
 
 __all__ = ["ValueArithmetic", "ValueUnit", "multiple_of"]
@@ -150,8 +152,7 @@ class ValueUnit(wiring.Component):
 
     Parameters
     ----------
-    transforms : bool
-        There are transformed segments.
+    config : KvEngineConfig
     multiples : bool
         Give the scale's multiples instead of the values: 13 bits, 5 of exponent, a sign.
 
@@ -171,8 +172,8 @@ class ValueUnit(wiring.Component):
         The value is beyond FP16.
     """
 
-    def __init__(self, transforms: bool = False, multiples: bool = False):
-        self.transforms, self.multiples = transforms, multiples
+    def __init__(self, config: KvEngineConfig, multiples: bool = False):
+        self.config, self.multiples = config, multiples
         super().__init__(
             {
                 "there": In(1),
@@ -197,9 +198,9 @@ class ValueUnit(wiring.Component):
         segment, ternary, one_bit, affine = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             segment.eq(above(m, self.channel[3:], header.segment0)),
-            ternary.eq(header.format == KvFormat.V158),
+            ternary.eq(is_ternary(self.config, header)),
             one_bit.eq(segment | (header.format == KvFormat.K1)),
-            affine.eq(((header.format == KvFormat.K2) | (header.format == KvFormat.V2)) & ~segment),
+            affine.eq(has_minima(self.config, header) & ~segment),
             self.last.eq((code[0] & one_bit) | (code[1] & (ternary | code[0]))),
         ]
         with m.If(self.last | ~self.there):
@@ -213,7 +214,8 @@ class ValueUnit(wiring.Component):
             once, twice = (self.significand & bit.replicate(11) for bit in multiplier)
             m.d.comb += self.value.eq(Cat(add(m, once, Cat(C(0, 1), twice)), self.exponent, negative))
             return m
-        arithmetic = ValueArithmetic(transforms=self.transforms)
+        transforms = bool(self.config.transforms)
+        arithmetic = ValueArithmetic(transforms=transforms)
         m.submodules.arithmetic = arithmetic
         m.d.comb += [
             arithmetic.significand.eq(self.significand),
@@ -226,6 +228,6 @@ class ValueUnit(wiring.Component):
             self.value.eq(arithmetic.value),
             self.overflow.eq(self.valid & arithmetic.beyond),
         ]
-        if self.transforms:
+        if transforms:
             m.d.comb += arithmetic.transformed.eq(Mux(segment, header.transform1, header.transform0) != 0)
         return m

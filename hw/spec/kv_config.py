@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from hw.spec.kv_block import MAX_HEAD_DIM
-from hw.spec.kv_formats import KvTransform
+from hw.spec.kv_formats import KvFormat, KvTransform
 from hw.spec.packet import Field
 
 __all__ = ["ENGINE_LANES", "OUTPUT_USER", "OUTPUT_USER_BITS", "KvEngineConfig", "KvError"]
 
 ENGINE_LANES = (4, 8, 16, 32)
+_ROWS = frozenset(KvFormat) - {KvFormat.CENTRE}
+"""Formats with rows."""
 
 OUTPUT_USER = (
     Field("error", 0, 1),
@@ -59,6 +61,9 @@ class KvEngineConfig:
         Largest head dim: 64 or 128 (sizes the memories).
     transforms : frozenset of KvTransform
         Inverse transforms built in, besides NONE. RFFT delivers 4 elements per cycle whatever ``lanes`` is.
+    formats : frozenset of KvFormat
+        What is taken besides CENTRE; a block of another format is an error. An engine for few formats is smaller: K1
+        and K2S need neither ternary digits nor minima.
     scale_bits : int
         Width of a transformed segment's integer scales: 8 (metadata Q8 and F6), or 11 (FP16-sized ones too).
     interleave : bool
@@ -76,6 +81,7 @@ class KvEngineConfig:
     lanes: int = 16
     max_channels: int = MAX_HEAD_DIM
     transforms: frozenset = frozenset({KvTransform.WHT})
+    formats: frozenset = _ROWS
     scale_bits: int = 8
     interleave: bool = False
     centre: bool = False
@@ -96,6 +102,23 @@ class KvEngineConfig:
         if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
             raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")
         object.__setattr__(self, "transforms", frozenset(transforms) - {KvTransform.NONE})
+        formats = self.formats
+        if not isinstance(formats, frozenset | set) or not all(isinstance(f, KvFormat) for f in formats):
+            raise TypeError(f"formats must be a set of KvFormat, not {formats!r}")
+        if not formats or not formats <= _ROWS:
+            names = ", ".join(sorted(f.name for f in formats)) or "none"
+            raise ValueError(f"formats must be some of {', '.join(f.name for f in sorted(_ROWS))}, not {names}")
+        object.__setattr__(self, "formats", frozenset(formats))
+
+    @property
+    def ternary(self) -> bool:
+        """Whether ternary digits come."""
+        return KvFormat.V158 in self.formats
+
+    @property
+    def minima(self) -> bool:
+        """Whether channels have minima."""
+        return any(kind.has_minimum for kind in self.formats)
 
     @property
     def value_units(self) -> int:

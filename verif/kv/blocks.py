@@ -19,7 +19,7 @@ def _transform(rng, config, start, size):
 
 def random_header(rng: np.random.Generator, config: KvEngineConfig, rows: int = 128, **fixed) -> KvHeader:
     """A legal header that the build can serve; at most ``rows`` tokens. ``fixed``: fields of `KvHeader` to keep."""
-    formats = [f for f in KvFormat if f is not KvFormat.CENTRE]
+    formats = [f for f in KvFormat if f in config.formats]
     kind = fixed.pop("format", None) or KvFormat(rng.choice(formats))
     channels = fixed.pop("channels", None) or 8 * int(rng.integers(1, config.max_channels // 8 + 1))
     segment0 = channels

@@ -76,7 +76,7 @@ def _header_error(word: int, config: KvEngineConfig, centre: np.ndarray, add: bo
     transformable = kind in (KvFormat.K1, KvFormat.K2S, KvFormat.V158)
     served = {0, *map(int, config.transforms)}
     if (
-        kind not in ((1, 2, 3, 4, 5, 6) if config.centre else (1, 2, 3, 4, 5))
+        kind not in {*config.formats, *([KvFormat.CENTRE] if config.centre else [])}
         or (kind == KvFormat.CENTRE and (field["metadata"] or field["rows"] or field["span"]))
         or field["metadata"] == 3
         or (field["metadata"] == KvMetadata.F6 and not transformable)

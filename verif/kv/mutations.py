@@ -80,6 +80,20 @@ MUTATIONS = [
         "field == 31",
         DEFECTS,
     ),
+    Mutation(
+        "the next block's header before the last beat has left",
+        "kv/sequencer.py",
+        'm.State("LAST"):\n                with m.If(room):',
+        'm.State("LAST"):\n                with m.If(1):',
+        "kv/test_errors.py -k stalled",
+    ),
+    Mutation(
+        "a format that the build lacks",
+        "kv/header.py",
+        "_any(header.format, kinds),",
+        "_any(header.format, (0, 7)),",
+        "kv/test_few_formats.py",
+    ),
     Mutation("padding of trits of any value but 3", "kv/rows.py", "== 1 for", "!= 3 for", DEFECTS),
     Mutation(
         "last error kept, not the first",

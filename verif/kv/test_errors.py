@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hw.kv.errors import ErrorLog
-from hw.spec.kv_config import KvError
+from hw.spec.kv_config import KvEngineConfig, KvError
 from sim.design import build_design
 from sim.job import run_jobs
-from verif.kv.bench import compare, engine_job
+from verif.kv.bench import build_engine, compare, engine_job
 from verif.kv.defects import defects
 from verif.kv.expected import expect
 from verif.weights.coverage import Coverage
@@ -38,6 +38,17 @@ def test_every_defect(engine, rng, seed):
             raise AssertionError(f"{name}: {error}") from error
         assert (result.observed["error"], result.observed["error_count"]) == (expected[0].error, 1), name
     coverage.close()
+
+
+@pytest.mark.sim
+def test_every_defect_of_a_stalled_engine_without_transforms(rng, seed):
+    """Nothing stands behind its tables: what leaves must not change while it waits, whatever became of its block."""
+    config = KvEngineConfig(lanes=4, max_channels=64, transforms=frozenset())
+    packets = [packet for defect in defects(rng, config) for packet in (defect.packet, defect.good)]
+    jobs = [engine_job(packets, config, **traffic) for traffic in ({"stall": 0.8}, {"stall": 0.6, "burst": 5.0})]
+    results = run_jobs(build_engine(config), [job for job, _ in jobs], seed=seed)
+    for result, (_, expected) in zip(results, jobs, strict=True):
+        compare(result, expected, config)
 
 
 @pytest.mark.sim
