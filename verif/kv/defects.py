@@ -153,6 +153,14 @@ def defects(rng: np.random.Generator, config: KvEngineConfig) -> Iterator[Defect
     for value in range(243, 256):
         at = 8 * (header.rows_offset + int(rng.integers(header.rows_bytes - 1)))
         yield made(f"byte {value}", KvError.TRIT, v158, lambda p, at=at, v=value: _with_bits(p, at, 8, v))
+    for transform in sorted(config.transforms):
+        # Of a transformed segment all beats of the token are marked, wherever in it the byte is.
+        block = good(KvFormat.V158, transform0=transform)
+        start, per_token = block[0].rows_offset, 64 / 5
+        for place in range(12):
+            at = 8 * (start + int(3 * per_token) + 1 + place)
+            name = f"{transform.name} byte {place} of a token"
+            yield made(name, KvError.TRIT, block, lambda p, at=at: _with_bits(p, at, 8, 250))
     for rows in (1, 2, 3, 4):  # 64 rows digits: 1, 2, 3 and 4 of the last byte's five are padding
         block = good(KvFormat.V158, rows=rows)
         count = -rows * 64 % 5

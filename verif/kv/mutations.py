@@ -172,7 +172,7 @@ MUTATIONS = [
         "kv/wht_beats.py",
         "first.data.mark | second.data.mark",
         "first.data.mark",
-        "kv/test_errors.py::test_every_defect[lanes8]",
+        "kv/test_errors.py::test_every_defect[lanes4]",
     ),
     Mutation(
         "R1 and R2 floor",
