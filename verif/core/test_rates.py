@@ -70,9 +70,9 @@ def busy(registers: dict[str, int]) -> float:
     ids=["576x576", "1536x576", "576x1536"],
 )
 def test_busy(inputs, outputs, datatypes, seed):
-    """Layers in 16 and 24 tokens. K = 576 ends each row with a group of 64, which counts as the 4 beats that it has."""
+    """Layers in 16 and 32 tokens. K = 576 ends each row with a group of 64, which counts as the 4 beats that it has."""
     config = core_preset("dense")
-    layers = [((datatype,), tokens, inputs, outputs) for datatype in datatypes for tokens in (16, 24)]
+    layers = [((datatype,), tokens, inputs, outputs) for datatype in datatypes for tokens in (16, 32)]
     found = run_layers(config, layers, seed)
     rates = {
         datatype.name: (busy(found[2 * k]), steady(*found[2 * k : 2 * k + 2])) for k, datatype in enumerate(datatypes)
