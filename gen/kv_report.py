@@ -35,6 +35,13 @@ __all__ = ["PART_PREFIX", "designs", "table"]
 PART_PREFIX = "part_"
 """Of the keys of the engine's parts."""
 PARTS = "parts of the engine at 16 lanes"
+FEWER = {
+    "keys": (KvFormat.K1, KvFormat.K2S),
+    "values": (KvFormat.V158, KvFormat.V2),
+    "no_ternary": (KvFormat.K1, KvFormat.K2S, KvFormat.K2, KvFormat.V2),
+    "no_minima": (KvFormat.K1, KvFormat.K2S, KvFormat.V158),
+}
+"""Engines for fewer formats: the default keys, the default values, all but ternary digits, all but minima."""
 
 
 def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Callable[[], Component]]]:
@@ -53,17 +60,16 @@ def designs(lanes: tuple[int, ...]) -> dict[str, tuple[str, int, Callable[[], Co
         centring = KvEngineConfig(lanes=n, transforms=frozenset(), interleave=True, centre=True)
         found[f"engine_order_{n}"] = "engine, channel order", n, partial(KvDequantizer, ordered)
         found[f"engine_centre_{n}"] = "engine, channel order, centre", n, partial(KvDequantizer, centring)
-        for name, kinds in (("keys", (KvFormat.K1, KvFormat.K2S)), ("values", (KvFormat.V158, KvFormat.V2))):
+        for name, kinds in FEWER.items():
             part = KvEngineConfig(lanes=n, transforms=frozenset(), formats=frozenset(kinds))
-            title = f"engine for {name}: {' and '.join(kind.name for kind in kinds)}"
+            title = f"engine for {', '.join(kind.name for kind in kinds)}"
             found[f"engine_{name}_{n}"] = title, n, partial(KvDequantizer, part)
         if n == min(lanes):
             found[f"engine_rfft_{n}"] = "engine with rfft", n, partial(KvDequantizer, rfft)
     bare = KvEngineConfig(transforms=frozenset())
-    parts = {part: (bare,) for part in (BlockFront, RecordLoader, ValueTables, RecordStore, ValueUnit)}
-    parts |= {part: (bare,) for part in (RowSequencer, RowWindow)}
-    for part, arguments in (parts | {TokenIndex: (), ErrorLog: ()}).items():
-        make = partial(part, *arguments)
+    built_for = (BlockFront, RecordLoader, ValueTables, RecordStore, ValueUnit, RowSequencer, RowWindow)
+    for part in (*built_for, TokenIndex, ErrorLog):
+        make = partial(part, bare) if part in built_for else part
         found[f"{PART_PREFIX}{part.__name__.lower()}"] = f"{PARTS}: {part.__name__}", bare.lanes, make
     return found
 

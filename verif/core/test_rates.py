@@ -1,27 +1,18 @@
 """How busy the core's array is: steady state, short jobs; results bit for bit the models'."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 
 from golden.core import CoreJob, activation_stream, core_layer, result_beats, result_matrix, weight_stream
-from hw.axi.core import AcceleratorCoreAxi
 from hw.spec.core import CoreConfig, core_preset
 from hw.spec.datatypes import Datatype
-from sim.build import Built
 from sim.core_job import CoreRequest, run_core
-from sim.design import build_design
+from verif.core.fuzz import build_core
 from verif.golden.weights_helpers import random_weight
 
 PAPER = (Datatype.FP3, Datatype.FP4, Datatype.INT6, Datatype.INT8)
 """BitMoD's datatypes of one, two, two and three steps in ``dense``."""
-
-
-@cache
-def build_core(config: CoreConfig) -> Built:
-    return build_design(AcceleratorCoreAxi(config), "accelerator_core_axi")
 
 
 def run_layers(

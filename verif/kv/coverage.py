@@ -24,7 +24,8 @@ def serves(config: KvEngineConfig, header: KvHeader) -> bool:
     """Whether an engine built like this takes such blocks."""
     used = {header.transform0, header.transform1} - {KvTransform.NONE}
     wide = header.metadata is KvMetadata.FP16 and used and config.scale_bits < 11
-    return header.channels <= config.max_channels and used <= config.transforms and not wide
+    fits = header.format in config.formats and header.channels <= config.max_channels
+    return fits and used <= config.transforms and not wide
 
 
 def headers(config: KvEngineConfig, rows: int = 1) -> Iterator[KvHeader]:
