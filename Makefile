@@ -56,7 +56,7 @@ setup-gen setup-all:
 	$(PYTHON) .ci/environment.py $(@:setup-%=%)
 
 demo: setup-all
-	@$(RUN) -m verif.demo $(ARGS)
+	@$(RUN) -m hosts.demo $(ARGS)
 
 verilog: setup-gen
 	@$(RUN) -m gen verilog $(OPTIONS) $(ARGS)
@@ -65,16 +65,16 @@ synth: setup-gen
 	@$(RUN) -m gen synth $(OPTIONS) $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 kv-area: setup-gen
-	@$(RUN) -m gen.kv_report $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+	@$(RUN) -m studies kv-area $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 density: setup-gen
-	@$(RUN) -m gen density $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+	@$(RUN) -m studies density $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 explore: setup-gen
-	@$(RUN) -m gen explore $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+	@$(RUN) -m studies explore $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 attention-cost: setup-gen
-	@$(RUN) -m gen.attention_cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+	@$(RUN) -m studies attention-cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
 
 sim: setup-all
 	@rm -rf build/sim/junit build/sim/junit.xml

@@ -1,5 +1,5 @@
 """``python -m gen`` is the ``bitmosaic`` command."""
 
-from .cli import app
+from gen.cli import app
 
 app(prog_name="bitmosaic")

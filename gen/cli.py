@@ -1,51 +1,23 @@
 """The command line: ``python -m gen``, installed as ``bitmosaic``."""
 
-import functools
-import itertools
-import os
-import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .density_command import density
-from .exploration import explore
-from .kv_pack import kv_pack
-from .pack import pack
+from gen import console
+from gen.console import progress_bar, stdout
+from gen.pack.kv import kv_pack
+from gen.pack.weights import pack
 
-app = typer.Typer(
-    help="Generate verified RTL for low-bit LLM inference.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-stdout = Console()
-stderr = Console(stderr=True)
+app = console.application("Generate verified RTL for low-bit LLM inference.")
 
 Preset = Annotated[str, typer.Option(help="Named configuration.")]
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a sub-command whose user errors end as one line on standard error and exit code 2."""
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs) -> None:
-        from .synth import SynthesisError
-        from .yosys import YosysError
-
-        try:
-            function(*args, **kwargs)
-        except (ValueError, OSError, SynthesisError, YosysError) as error:
-            typer.echo(f"bitmosaic: {error}", err=True)
-            raise typer.Exit(2) from error
-
-    return app.command()(wrapped)
+def command(function):
+    """Register a sub-command."""
+    return console.command(app, function)
 
 
 @command
@@ -55,7 +27,7 @@ def verilog(
     top: Annotated[list[str] | None, typer.Option(help="Only these tops; default: all.")] = None,
 ) -> None:
     """Write the Verilog of every top of a preset, each with a JSON sidecar."""
-    from .emit_tops import emit_tops
+    from gen.emit_tops import emit_tops
 
     tops = find_tops(preset, top)
     with progress_bar("verilog", len(tops)) as advance:
@@ -81,11 +53,11 @@ def synth(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:
     """Estimate area, flip-flops, memory and delay of the tops of a preset. Without a library: in generic gates."""
-    from .liberty import GENERIC, load_library
-    from .report import row, synthesis_table, write_report
-    from .synth import synthesize
-    from .synth_recipe import VARIANTS
-    from .verilog import to_verilog
+    from gen.synth.liberty import GENERIC, liberty_paths, load_library
+    from gen.synth.recipe import VARIANTS
+    from gen.synth.report import row, synthesis_table, write_report
+    from gen.synth.run import synthesize
+    from gen.verilog import to_verilog
 
     library = load_library(liberty_paths(liberty) or [GENERIC], target_ps=target_ps)
     tops = [one for one in find_tops(preset, top) if top or not one.on_request]
@@ -107,8 +79,6 @@ def synth(
     stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
 
 
-command(density)
-command(explore)
 command(pack)
 command(kv_pack)
 
@@ -119,7 +89,7 @@ def registers(
     document: Annotated[Path | None, typer.Option(help="Markdown file for the register maps.")] = None,
 ) -> None:
     """Write the register maps as C headers and, if asked, as documentation."""
-    from .registers import write_registers
+    from gen.registers import write_registers
 
     for name in write_registers(out, document=document):
         stdout.print(out / name, highlight=False, soft_wrap=True)
@@ -133,7 +103,7 @@ def find_tops(preset: str, names: list[str] | None = None) -> list:
     ValueError
         If the preset or a name does not exist; the message lists those that do.
     """
-    from .tops import PRESETS, tops
+    from gen.tops import PRESETS, tops
 
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
@@ -143,38 +113,3 @@ def find_tops(preset: str, names: list[str] | None = None) -> list:
     if unknown:
         raise ValueError(f"top must be one of {', '.join(known)}, not {unknown[0]!r}")
     return [top for top in found if not names or top.name in names]
-
-
-def liberty_paths(given: list[str] | None) -> list[Path]:
-    """Liberty files from the option, else from ``LIBERTY``; a text that is no file is split at spaces and colons."""
-    texts = given or [os.environ.get("LIBERTY", "")]
-    paths = []
-    for text in texts:
-        whole = text.strip()
-        paths += [whole] if whole and Path(whole).is_file() else [part for part in re.split(r"[\s:]+", whole) if part]
-    return [Path(path) for path in paths]
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on standard error; yields a function that advances it by one step and shows its name.
-
-    Where standard error is no terminal, each name is a line instead.
-    """
-    steps = itertools.count(1)
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-
-        def advance(name: str) -> None:
-            bar.update(task, advance=1, description=name)
-            if not stderr.is_terminal:
-                print(f"{title} [{next(steps)}/{total}] {name}", file=sys.stderr, flush=True)
-
-        yield advance

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .verilog import Emitted, emit
+from gen.verilog import Emitted, emit
 
 if TYPE_CHECKING:
-    from .tops import Top
+    from gen.tops import Top
 
 __all__ = ["emit_tops"]
 

@@ -1,4 +1,4 @@
-"""Register maps as C headers and as Markdown, from the SystemRDL files of ``hw.spec``."""
+"""Register maps as C headers and as Markdown, from the SystemRDL files of ``spec``."""
 
 import os
 import re
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from peakrdl_cheader.exporter import CHeaderExporter
 
-from hw.spec.registers import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
-
-from .verilog import write_atomically
+from gen.verilog import write_atomically
+from hw.axi import definitions
+from hw.axi.definitions import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
 
 __all__ = ["c_header", "markdown", "write_registers"]
 
-RDL = Path(__file__).parents[1] / "hw" / "spec"
+RDL = Path(definitions.__file__).parents[1] / "tops"
 COMMAND = "bitmosaic registers"
 
 
@@ -70,7 +70,7 @@ def markdown() -> str:
     parts = [
         "# Registers",
         "",
-        f"Written by `{COMMAND}` from the SystemRDL files in `hw/spec/`. Do not edit.",
+        f"Written by `{COMMAND}` from the SystemRDL files in `spec/`. Do not edit.",
         "",
         "Registers are 32 bits wide and little endian, at byte addresses of AXI4-Lite. An access to an address not",
         "listed, or not a multiple of 4, is answered with SLVERR. Writes change the bytes that their strobes name.",
@@ -96,7 +96,7 @@ def markdown() -> str:
 def _map_section(name: str, registers: RegisterMap) -> list[str]:
     heads = [register for register in registers.registers if register.index in (None, 0)]
     counts = {head.name: sum(other.name == head.name for other in registers.registers) for head in heads}
-    parts = [f"## {registers.title}", "", f"{registers.description} (`hw/spec/{name}.rdl`)", ""]
+    parts = [f"## {registers.title}", "", f"{registers.description} (`spec/{name}.rdl`)", ""]
     parts += ["| address | register | |", "|---|---|---|"]
     for register in heads:
         parts.append(f"| {_addresses(register, counts)} | `{_label(register, counts)}` | {register.title} |")

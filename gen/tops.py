@@ -7,28 +7,28 @@ from typing import Any
 
 from amaranth.lib.wiring import Component
 
-from hw.accumulator import GroupAccumulator
-from hw.axi.address_generator import KvAddressGeneratorAxi, field_positions
-from hw.axi.column import PEColumnAxi
-from hw.axi.core import AcceleratorCoreAxi
-from hw.axi.score_core import ScoreCoreAxi
-from hw.axi.value_core import ValueCoreAxi
-from hw.column import PEColumn
-from hw.decoder import TermDecoder
-from hw.dequantizer import BitSerialDequantizer, RescaledPE
-from hw.fp32 import Fp32Adder
-from hw.kv.axi import KvDequantizerAxi
-from hw.pe import BitSerialPE
+from hw.arith.fp32_adder import Fp32Adder
+from hw.bitserial.accumulator import GroupAccumulator
+from hw.bitserial.column import PEColumn
+from hw.bitserial.decoder import TermDecoder
+from hw.bitserial.dequantizer import BitSerialDequantizer, RescaledPE
+from hw.bitserial.pe import BitSerialPE
+from hw.bitserial.unpacker import RowUnpacker
 from hw.prealigned.pe import PrealignedPE
 from hw.rlkv.layouts import CommandLayout, OperationLayout
-from hw.spec import config
-from hw.spec.attention import AttentionConfig
-from hw.spec.core import CORE_PRESETS, CoreConfig
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvTransform
-from hw.spec.prealigned import PrealignedConfig
-from hw.spec.rlkv import RLKV_PRESETS, RlkvConfig
-from hw.unpacker import RowUnpacker
+from hw.tops.address_generator import KvAddressGeneratorAxi, field_positions
+from hw.tops.column import PEColumnAxi
+from hw.tops.core import AcceleratorCoreAxi
+from hw.tops.kv_dequantizer import KvDequantizerAxi
+from hw.tops.score_core import ScoreCoreAxi
+from hw.tops.value_core import ValueCoreAxi
+from spec import config
+from spec.attention import AttentionConfig
+from spec.core import CORE_PRESETS, CoreConfig
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvTransform
+from spec.prealigned import PrealignedConfig
+from spec.rlkv import RLKV_PRESETS, RlkvConfig
 
 __all__ = [
     "ADDRESS_GENERATORS",

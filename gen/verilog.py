@@ -20,10 +20,9 @@ from amaranth.back import rtlil
 from amaranth.hdl import _nir
 from amaranth.lib import wiring
 
+from gen import __version__
+from gen.yosys import run_yosys
 from hw.sharing import ModuleLibrary
-
-from . import __version__
-from .yosys import run_yosys
 
 __all__ = ["Emitted", "emit", "to_verilog"]
 

@@ -16,7 +16,7 @@ from golden.kv.engine_model import decode
 from golden.kv.packed import PackedCache, pack_cache
 from golden.kv.residual import write_int8
 from golden.llm import capture_kv
-from hw.spec.attention import GROUP_ROWS, AttentionConfig
+from spec.attention import GROUP_ROWS, AttentionConfig
 
 __all__ = ["output_errors"]
 

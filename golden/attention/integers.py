@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import KvHeader
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["bit_length", "fl32", "fp16_fields", "rne_shift", "scale_fields"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from hw.spec.attention import QUERY_HEADER, QUERY_WORD_BITS
-from hw.spec.kv_block import MAX_HEAD_DIM, KvHeader
+from spec.attention import QUERY_HEADER, QUERY_WORD_BITS
+from spec.kv_block import MAX_HEAD_DIM, KvHeader
 
 __all__ = ["write_query"]
 

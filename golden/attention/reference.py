@@ -9,7 +9,7 @@ from golden.attention.scores import Query, fold
 from golden.attention.values import Weights
 from golden.kv.block import Block
 from golden.kv.transforms import fold_of, inverse, matrix
-from hw.spec.kv_formats import KvFormat, KvTransform
+from spec.kv_formats import KvFormat, KvTransform
 
 __all__ = ["real_block", "score_bound", "value_bound"]
 

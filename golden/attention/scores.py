@@ -10,9 +10,9 @@ from golden.attention.rfft import rfft
 from golden.kv.block import Block
 from golden.kv.transforms import matrix
 from golden.prealigned.aligner import align
-from hw.spec.attention import AttentionConfig
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_formats import KvFormat, KvTransform
+from spec.attention import AttentionConfig
+from spec.kv_block import KvHeader
+from spec.kv_formats import KvFormat, KvTransform
 
 __all__ = ["Query", "block_scores", "exact_scores", "fold", "prepare_query", "same_layout"]
 

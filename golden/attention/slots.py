@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from hw.spec.attention import BUS_BYTES, PLANE_OFFSET, PLANES
-from hw.spec.rlkv import exact_token_bytes
+from spec.attention import BUS_BYTES, PLANE_OFFSET, PLANES
+from spec.rlkv import exact_token_bytes
 
 __all__ = ["digit_planes", "run_packet", "write_slots"]
 

@@ -8,8 +8,8 @@ import torch
 from golden.attention.integers import fl32, fp16_fields, rne_shift, scale_fields
 from golden.kv.block import Block
 from golden.kv.engine_model import round_fp16
-from hw.spec.attention import GROUP_ROWS, PLANE_OFFSET, AttentionConfig
-from hw.spec.kv_formats import KvFormat
+from spec.attention import GROUP_ROWS, PLANE_OFFSET, AttentionConfig
+from spec.kv_formats import KvFormat
 
 __all__ = ["Weights", "add_block", "add_exact", "align_weights", "finish"]
 

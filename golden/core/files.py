@@ -30,9 +30,9 @@ from golden.core.job import CoreJob
 from golden.core.streams import Packets, activation_image, activation_stream, chunk_slices, weight_image
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.unpacking import unpack_rows
-from hw.spec.bitserial import BitSerialConfig
-from hw.spec.core import CoreConfig
-from hw.spec.datatypes import Datatype
+from spec.bitserial import BitSerialConfig
+from spec.core import CoreConfig
+from spec.datatypes import Datatype
 
 __all__ = ["FORMAT", "VERSION", "memh", "read_weight", "write_layer"]
 

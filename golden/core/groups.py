@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from golden.bitserial.column import dequantize_group, group_sums
 from golden.prealigned.aligner import AlignedActivations, align
 from golden.prealigned.dot import group_values
-from golden.weights.column import dequantize_group, group_sums
 from golden.weights.quantized import QuantizedWeight
-from hw.spec.bitserial import BitSerialConfig
-from hw.spec.prealigned import PrealignedConfig
+from spec.bitserial import BitSerialConfig
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["PreparedActivations", "prepare"]
 

@@ -15,10 +15,10 @@ from golden.weights.parsing import ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.uniform import RESERVED_CODES, header_fields
 from golden.weights.unpacking import stack_rows
-from hw.spec.core import CHANNEL_HEADER, CoreConfig
-from hw.spec.datatypes import Datatype, code_bits
-from hw.spec.errors import WeightError
-from hw.spec.packet import GROUP_HEADER_BITS, ROW_HEADER_BITS, WORD_BITS, group_size_code
+from spec.core import CHANNEL_HEADER, CoreConfig
+from spec.datatypes import Datatype, code_bits
+from spec.errors import WeightError
+from spec.packet import GROUP_HEADER_BITS, ROW_HEADER_BITS, WORD_BITS, group_size_code
 
 __all__ = ["ERROR_CODES", "CoreJob", "JobResult", "job_model"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from golden.bitserial.column import MARKED_BITS
 from golden.core.groups import prepare
 from golden.prealigned.dot import running_sums
-from golden.weights.column import MARKED_BITS
 from golden.weights.quantized import QuantizedWeight
-from hw.spec.bitserial import BitSerialConfig
-from hw.spec.prealigned import PrealignedConfig
+from spec.bitserial import BitSerialConfig
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["MARKED_FP16", "CoreResult", "core_layer", "finish", "input_channels"]
 

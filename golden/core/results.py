@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from golden.core.layer import CoreResult
-from hw.spec.core import CoreConfig
+from spec.core import CoreConfig
 
 __all__ = ["result_beats", "result_matrix"]
 

@@ -9,7 +9,7 @@ import torch
 from golden.core.layer import input_channels
 from golden.weights.packing import row_packets
 from golden.weights.quantized import QuantizedWeight
-from hw.spec.core import CHANNEL_HEADER, CoreConfig
+from spec.core import CHANNEL_HEADER, CoreConfig
 
 __all__ = [
     "Packets",

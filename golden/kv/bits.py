@@ -1,6 +1,6 @@
 """Effective bits per element of a cache format: codes, metadata, headers, masks, bitmaps and padding included.
 
-The sizes are those of the packed layout (`hw.spec.kv_block`), block by block. ``python -m golden.kv.bits`` makes the
+The sizes are those of the packed layout (`spec.kv_block`), block by block. ``python -m golden.kv.bits`` makes the
 documentation's table of them.
 """
 
@@ -15,7 +15,7 @@ from golden.kv.config import PRESETS, CacheFormat
 from golden.kv.grouping import token_groups
 from golden.kv.headers import key_header, value_header
 from golden.kv.released import released_bits
-from hw.spec.kv_block import KvHeader
+from spec.kv_block import KvHeader
 
 __all__ = ["MARKERS", "bits_table", "cache_bits", "effective_bits"]
 

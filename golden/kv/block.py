@@ -9,8 +9,8 @@ from golden.kv.blocks import Blocks, KeyPlan
 from golden.kv.config import KeyFormat, ValueFormat
 from golden.kv.headers import key_header, value_header
 from golden.kv.residual import write_fp16
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_formats import KvFormat
+from spec.kv_block import KvHeader
+from spec.kv_formats import KvFormat
 
 __all__ = ["Block", "centre_block", "key_block", "value_block"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.kv.block import Block
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["CENTRED", "FP16_MAX", "Decoded", "add_centre", "decode", "decode_keys", "round_fp16"]
 

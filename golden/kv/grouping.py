@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 
 from golden.kv.config import GROUPS, check
-from hw.spec.kv_block import MAX_SPAN
+from spec.kv_block import MAX_SPAN
 
 __all__ = ["Group", "token_groups"]
 

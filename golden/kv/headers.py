@@ -1,10 +1,10 @@
-"""Headers of the blocks of a format: the bridge from `golden.kv.config` to the packed layout of `hw.spec`."""
+"""Headers of the blocks of a format: the bridge from `golden.kv.config` to the packed layout of `spec`."""
 
 import torch
 
 from golden.kv.config import KeyFormat, ValueFormat
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import KvHeader
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["key_header", "value_header"]
 

@@ -12,7 +12,7 @@ import torch
 
 from golden.kv.config import METADATA, check
 from golden.kv.transforms import fold_of
-from hw.spec.kv_block import EXPONENT_BIAS
+from spec.kv_block import EXPONENT_BIAS
 
 __all__ = ["Scales", "store_minima", "store_scales"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from golden.kv.block import Block
-from hw.spec.kv_block import (
+from spec.kv_block import (
     HEADER,
     HEADER_BYTES,
     HEADER_CHECK,
@@ -14,8 +14,8 @@ from hw.spec.kv_block import (
     KvHeader,
     header_check,
 )
-from hw.spec.kv_config import KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_config import KvError
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["BlockError", "pack_block", "unpack_block"]
 

@@ -1,7 +1,7 @@
 """A real LLM as a source of weights, activations and KV caches: SmolLM2-135M over real text, offline."""
 
-from .capture import KV, capture_activations, capture_kv
-from .checkpoint import (
+from golden.llm.capture import KV, capture_activations, capture_kv
+from golden.llm.checkpoint import (
     CHECKPOINT_CAVEAT,
     MODEL_NAME,
     CheckpointNotFoundError,
@@ -12,8 +12,8 @@ from .checkpoint import (
     load_model,
     load_tokenizer,
 )
-from .perplexity import perplexity, token_losses
-from .text import text_hash, text_tokens
+from golden.llm.perplexity import perplexity, token_losses
+from golden.llm.text import text_hash, text_tokens
 
 __all__ = [
     "CHECKPOINT_CAVEAT",

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors import safe_open
 
-from .checkpoint import MODEL_NAME, checkpoint_hash, context_length, layer_names, load_model
-from .store import payload_hash, replace_file
-from .text import CACHE_DIR, text_hash, text_tokens
+from golden.llm.checkpoint import MODEL_NAME, checkpoint_hash, context_length, layer_names, load_model
+from golden.llm.store import payload_hash, replace_file
+from golden.llm.text import CACHE_DIR, text_hash, text_tokens
 
 FORMAT = "bitmosaic-capture"
 VERSION = "1.0"

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .checkpoint import load_model
+from golden.llm.checkpoint import load_model
 
 
 def token_losses(ids: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import checkpoint_hash, load_tokenizer
-from .store import replace_file
+from golden.llm.checkpoint import checkpoint_hash, load_tokenizer
+from golden.llm.store import replace_file
 
 CACHE_DIR = Path("build/data")
 

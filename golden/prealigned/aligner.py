@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hw.spec.packet import group_size_code
-from hw.spec.prealigned import ACTIVATION_BITS
+from spec.packet import group_size_code
+from spec.prealigned import ACTIVATION_BITS
 
 __all__ = ["AlignedActivations", "align", "check_activation_bits"]
 

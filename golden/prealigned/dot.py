@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from golden.bitserial.column import MARKED_BITS
 from golden.prealigned.aligner import AlignedActivations, align
-from golden.weights.column import MARKED_BITS
 from golden.weights.quantized import QuantizedWeight
 
 __all__ = ["dot_products", "group_sums", "group_values", "running_sums"]

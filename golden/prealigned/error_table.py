@@ -13,23 +13,23 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from golden.bitserial.error_table import OUTLIERS, draw
+from golden.bitserial.error_table import relative_errors as bit_serial_errors
 from golden.document import write_between_markers
 from golden.llm.checkpoint import CheckpointNotFoundError, layer_weight
 from golden.llm.store import replace_file
 from golden.prealigned.aligner import align
 from golden.prealigned.bound import group_deviation
-from golden.weights.error_table import OUTLIERS, draw
-from golden.weights.error_table import relative_errors as bit_serial_errors
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
-from hw.spec.config import ROUNDINGS
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
+from spec.config import ROUNDINGS
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
 __all__ = ["REAL", "WIDTHS", "ErrorFigures", "batch", "measure", "relative_errors", "tables", "winners"]
 
 WIDTHS = range(12, 25)
 REAL = "SmolLM2"
-"""Activations by name: those of :data:`golden.weights.error_table.OUTLIERS`, and those that reach real layers."""
+"""Activations by name: those of :data:`golden.bitserial.error_table.OUTLIERS`, and those that reach real layers."""
 LAYERS = (
     "model.layers.0.self_attn.q_proj",
     "model.layers.0.self_attn.o_proj",

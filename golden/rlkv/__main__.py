@@ -7,7 +7,7 @@ from golden.document import write_between_markers
 from golden.kv.config import preset
 from golden.rlkv.plan import CacheShape, MemoryPlan, kv_bytes_rlkv
 from golden.rlkv.policy import full_count
-from hw.spec.rlkv import rlkv_preset
+from spec.rlkv import rlkv_preset
 
 MARKERS = ("<!-- rlkv bytes: begin (python -m golden.rlkv) -->", "<!-- rlkv bytes: end -->")
 MODELS = {"llama-3.1-8b": 128, "qwen-2.5-7b": 128, "qwen-3-4b": 128}

@@ -5,7 +5,7 @@ Written from docs/rlkv.md alone, token by token: slots by the modulo itself, blo
 
 from dataclasses import dataclass, field
 
-from hw.spec.rlkv import (
+from spec.rlkv import (
     CommandKind,
     KvPart,
     RlkvCommand,

@@ -6,8 +6,8 @@ from golden.kv.config import CacheFormat
 from golden.kv.grouping import token_groups
 from golden.kv.headers import key_header, value_header
 from golden.rlkv.address_model import packed_end
-from hw.spec.kv_block import ALIGN_BYTES
-from hw.spec.rlkv import KvPart, RlkvConfig, RlkvPools
+from spec.kv_block import ALIGN_BYTES
+from spec.rlkv import KvPart, RlkvConfig, RlkvPools
 
 __all__ = ["Budget", "CacheShape", "MemoryPlan", "budget_sglang", "bytes_per_sequence", "kv_bytes_rlkv"]
 

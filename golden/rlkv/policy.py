@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hw.spec.rlkv import RlkvConfig
+from spec.rlkv import RlkvConfig
 
 __all__ = ["HeadPolicy", "full_count", "select_full"]
 

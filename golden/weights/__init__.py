@@ -1,6 +1,6 @@
 """Weight path models: quantizer, packets, files and the bit-exact decoder, PE, dequantizer and column."""
 
-from golden.weights.column import (
+from golden.bitserial.column import (
     MARKED_BITS,
     ColumnResult,
     column_model,
@@ -9,13 +9,13 @@ from golden.weights.column import (
     group_sums,
     steps_per_row,
 )
-from golden.weights.decoder import Terms, terms
+from golden.bitserial.decoder import Terms, terms
+from golden.bitserial.reference import exact_group_sums, reference, relative_error_bound
 from golden.weights.files import PackedReader, PackedWriter, WeightFileError, load_packed, save_packed
 from golden.weights.packing import PackedPlan, PackedWeight, pack, row_packets
 from golden.weights.parsing import PacketError, ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
-from golden.weights.reference import exact_group_sums, reference, relative_error_bound
 from golden.weights.unpacking import unpack, unpack_rows
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from golden.weights.packing import PackedPlan, PackedWeight
-from hw.spec.datatypes import Datatype
+from spec.datatypes import Datatype
 
 __all__ = ["ARRAYS", "FileLayout", "text_hash", "weight_hash"]
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from golden.weights.file_layout import ARRAYS, FileLayout, text_hash, weight_hash
 from golden.weights.packing import PackedPlan, PackedWeight, check_lanes
-from hw.spec.datatypes import Datatype
-from hw.spec.packet import group_size_code
+from spec.datatypes import Datatype
+from spec.packet import group_size_code
 
 __all__ = ["FORMAT", "VERSION", "PackedReader", "PackedWriter", "WeightFileError", "load_packed", "save_packed"]
 

@@ -1,4 +1,4 @@
-"""Row packets: the exact bits that the decoder reads. Layout: hw/spec/packet.py, docs/weights.md section 3."""
+"""Row packets: the exact bits that the decoder reads. Layout: spec/packet.py, docs/weights.md section 3."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from golden.weights.quantized import QuantizedWeight
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits
-from hw.spec.packet import (
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits
+from spec.packet import (
     GROUP_HEADER,
     GROUP_HEADER_BITS,
     ROW_HEADER,

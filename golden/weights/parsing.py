@@ -7,9 +7,9 @@ import numpy as np
 
 from golden.weights.packing import check_lanes, padded_lengths
 from golden.weights.uniform import RESERVED_CODES, header_fields
-from hw.spec.datatypes import Datatype, code_bits
-from hw.spec.errors import WeightError
-from hw.spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
+from spec.datatypes import Datatype, code_bits
+from spec.errors import WeightError
+from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
 
 __all__ = ["PacketError", "ParsedRow", "parse_row"]
 

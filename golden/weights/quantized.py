@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from hw.spec.datatypes import (
+from spec.datatypes import (
     DEFAULT_SPECIAL_VALUES,
     MAX_CODE_BITS,
     Datatype,
@@ -14,7 +14,7 @@ from hw.spec.datatypes import (
     code_value,
     special_value_allowed,
 )
-from hw.spec.packet import MAX_ROW_LENGTH, group_size_code
+from spec.packet import MAX_ROW_LENGTH, group_size_code
 
 __all__ = ["QuantizedWeight", "checked_special_values"]
 
@@ -65,7 +65,7 @@ class QuantizedWeight:
     Parameters
     ----------
     datatype : uint8 tensor [out, groups]
-        :class:`hw.spec.datatypes.Datatype` of every group (it may change from group to group).
+        :class:`spec.datatypes.Datatype` of every group (it may change from group to group).
     codes : uint8 tensor [out, in]
     select : uint8 tensor [out, groups]
         Which of the datatype's four special values the negative-zero code stands for, 0..3.

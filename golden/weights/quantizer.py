@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from golden.weights.quantized import QuantizedWeight, checked_special_values
-from hw.spec.datatypes import FP_MAGNITUDES, WEIGHT_DATATYPES, Datatype, code_bits
-from hw.spec.packet import MAX_ROW_LENGTH, group_size_code
+from spec.datatypes import FP_MAGNITUDES, WEIGHT_DATATYPES, Datatype, code_bits
+from spec.packet import MAX_ROW_LENGTH, group_size_code
 
 __all__ = ["quantize"]
 
@@ -34,7 +34,7 @@ def quantize(
     weight : float32, float16 or bfloat16 tensor [out, in]
         Finite; converted to FP32 first. The last group of a row may be short.
     datatype : Datatype
-        One of :data:`hw.spec.datatypes.WEIGHT_DATATYPES`.
+        One of :data:`spec.datatypes.WEIGHT_DATATYPES`.
     group_size : int
         32, 64 or 128 weights along the input channel.
     special_values : mapping from FP3 or FP4 to four integers

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.weights.packing import padded_lengths
-from hw.spec.datatypes import MAX_CODE_BITS, Datatype, code_bits, code_value
-from hw.spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
+from spec.datatypes import MAX_CODE_BITS, Datatype, code_bits, code_value
+from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
 
 __all__ = ["RESERVED_CODES", "UniformRows", "header_fields", "parse_uniform"]
 

@@ -9,8 +9,8 @@ from golden.weights.packing import PackedWeight, check_lanes
 from golden.weights.parsing import PacketError, ParsedRow, parse_row
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.uniform import UniformRows, parse_uniform
-from hw.spec.datatypes import Datatype
-from hw.spec.errors import WeightError
+from spec.datatypes import Datatype
+from spec.errors import WeightError
 
 __all__ = ["stack_rows", "unpack", "unpack_rows"]
 

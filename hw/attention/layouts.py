@@ -3,10 +3,10 @@
 from amaranth import signed
 from amaranth.lib import data
 
-from hw.fp32 import FP32
+from hw.arith.fp32_adder import FP32
 from hw.kv.layouts import ERROR_BITS, Header
-from hw.spec.attention import BUS_BYTES, AttentionConfig
-from hw.spec.kv_block import MAX_HEAD_DIM
+from spec.attention import BUS_BYTES, AttentionConfig
+from spec.kv_block import MAX_HEAD_DIM
 
 __all__ = ["UNIT_BITS", "Job", "Layout", "PacketBeat", "PacketEntry", "QueryElement", "RowsJob", "Score", "Weight"]
 

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.attention.layouts import PacketBeat, PacketEntry
 from hw.kv.layouts import Beat, PrefixWord
-from hw.kv.parser import PacketParser
-from hw.spec.attention import BUS_BYTES, AttentionConfig
+from hw.kv.packet.parser import PacketParser
+from spec.attention import BUS_BYTES, AttentionConfig
 
 __all__ = ["PacketFront"]
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.kv.layouts import Beat
-from hw.spec.attention import BUS_BYTES, LANES, SCALE_BYTES
+from spec.attention import BUS_BYTES, LANES, SCALE_BYTES
 
 __all__ = ["WINDOW_BYTES", "ByteWindow", "two_bit_codes"]
 

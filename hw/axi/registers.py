@@ -4,8 +4,8 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.axi.definitions import ADDRESS_BITS, FieldKind, Register, RegisterField, RegisterMap
 from hw.axi.lite import AxiLite, AxiLiteSubordinate
-from hw.spec.registers import ADDRESS_BITS, FieldKind, Register, RegisterField, RegisterMap
 
 __all__ = ["AxiLiteRegisters"]
 
@@ -34,7 +34,7 @@ def _register_member(register: Register):
 
 
 class AxiLiteRegisters(wiring.Component):
-    """The registers of a :class:`hw.spec.registers.RegisterMap`, served over AXI4-Lite.
+    """The registers of a :class:`hw.axi.definitions.RegisterMap`, served over AXI4-Lite.
 
     For each register the component has a member of its name (``special_3`` for ``SPECIAL[3]``), which holds one member
     per field:

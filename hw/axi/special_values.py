@@ -6,8 +6,8 @@ from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype
-from hw.special_values import SPECIAL_VALUES
+from hw.bitserial.special_values import SPECIAL_VALUES
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype
 
 __all__ = ["SpecialValueFile"]
 

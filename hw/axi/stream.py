@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.stream import SkidBuffer
+from hw.streams.skid_buffer import SkidBuffer
 
 __all__ = ["AxiStreamPort"]
 

@@ -5,10 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
+from hw.bitserial.pe import FP16
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
-from hw.pe import FP16
-from hw.spec.core import CoreConfig
+from spec.core import CoreConfig
 
 __all__ = ["ActivationBeat", "ActivationLoader", "ChunkWrite", "chunk_units"]
 

@@ -4,20 +4,20 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.axi.core_registers import MACS_BITS, CoreJob, StreamErrors
+from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from hw.core.activations import ActivationBeat, ActivationLoader
 from hw.core.channel import WeightChannel
-from hw.core.column import TileColumn
 from hw.core.drain import DrainControl
 from hw.core.parts import parts
 from hw.core.plan import JobPlan
 from hw.core.results import ResultBeat, ResultWriter
 from hw.core.sequencer import Sequencer
 from hw.core.tile import Tile
+from hw.core.tile_column import TileColumn
 from hw.core.weights import Fault, WeightBeat, WeightReceiver
 from hw.sharing import place
-from hw.spec.core import CoreConfig
-from hw.special_values import SPECIAL_VALUES, Special
+from hw.tops.core_registers import MACS_BITS, CoreJob, StreamErrors
+from spec.core import CoreConfig
 
 __all__ = ["AcceleratorCore"]
 

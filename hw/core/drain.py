@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.core.column import DrainedSum, GroupAddress, SumStart
 from hw.core.schedule import MOST_DELAY
 from hw.core.sequencer import EndedGroup
-from hw.spec.core import CoreConfig
+from hw.core.tile_column import DrainedSum, GroupAddress, SumStart
+from spec.core import CoreConfig
 
 __all__ = ["DrainControl"]
 

@@ -7,7 +7,7 @@ from functools import cache
 from amaranth import signed
 from amaranth.lib import data, wiring
 
-from hw.core.bitserial import (
+from hw.bitserial.datapath import (
     DrainedPE,
     RawActivations,
     RawMultiples,
@@ -16,16 +16,16 @@ from hw.core.bitserial import (
     TermControl,
     TermStep,
 )
-from hw.pe import FP16, PartialSum
+from hw.bitserial.pe import FP16, PartialSum
 from hw.prealigned.aligner import ActivationAligner
 from hw.prealigned.decoder import DigitDecoder
 from hw.prealigned.dequantizer import GroupDequantizer
 from hw.prealigned.digits import allowed_specials, steps
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import Control, DigitBeat, MultipleBeat, PrealignedPE, RedundantSum
-from hw.spec.bitserial import BitSerialConfig
-from hw.spec.datatypes import SPECIAL_LIMIT, Datatype, special_value_allowed, terms_per_weight
-from hw.spec.prealigned import PrealignedConfig
+from spec.bitserial import BitSerialConfig
+from spec.datatypes import SPECIAL_LIMIT, Datatype, special_value_allowed, terms_per_weight
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["Parts", "parts"]
 

@@ -4,7 +4,7 @@ from amaranth import C, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.spec.core import CoreConfig
+from spec.core import CoreConfig
 
 __all__ = ["JobPlan", "Place", "PlaceCounter", "Plan"]
 

@@ -6,10 +6,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.core.column import ColumnResult
+from hw.arith.fp32_multiplier import Fp32Multiplier, Fp32ToFp16
 from hw.core.plan import PlaceCounter, Plan
-from hw.fp32_multiplier import Fp32Multiplier, Fp32ToFp16
-from hw.spec.core import CoreConfig
+from hw.core.tile_column import ColumnResult
+from spec.core import CoreConfig
 
 __all__ = ["SLOTS", "ResultBeat", "ResultWriter"]
 

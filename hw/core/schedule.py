@@ -8,7 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.prealigned.accumulator import RunningSums
-from hw.spec.core import CoreConfig
+from spec.core import CoreConfig
 
 __all__ = ["MOST_DELAY", "SumSchedule"]
 

@@ -5,16 +5,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hw.axi.core_registers import MACS_BITS
 from hw.core.activations import chunk_units
 from hw.core.channel import SIDES, CodeGroup, GroupStep
-from hw.core.column import ChunkAddress, GroupAddress, SumStart
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from hw.core.results import SLOTS
 from hw.core.schedule import SumSchedule
-from hw.spec.core import CoreConfig
-from hw.spec.packet import GROUP_SIZES
+from hw.core.tile_column import ChunkAddress, GroupAddress, SumStart
+from hw.tops.core_registers import MACS_BITS
+from spec.core import CoreConfig
+from spec.packet import GROUP_SIZES
 
 __all__ = ["EndedGroup", "Sequencer"]
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.core.parts import parts
 from hw.sharing import place
-from hw.spec.core import CoreConfig
+from spec.core import CoreConfig
 
 __all__ = ["PEStack", "Tile"]
 

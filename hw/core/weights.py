@@ -5,8 +5,8 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.core.plan import PlaceCounter, Plan
-from hw.spec.core import CHANNEL_HEADER, CoreConfig
-from hw.spec.packet import WORD_BITS
+from spec.core import CHANNEL_HEADER, CoreConfig
+from spec.packet import WORD_BITS
 
 __all__ = ["ChannelEntry", "ChannelStart", "Fault", "WeightBeat", "WeightReceiver"]
 

@@ -4,18 +4,18 @@ from amaranth import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.kv.centre import CentreAdder, CentreStore
 from hw.kv.errors import COUNTER_BITS, ErrorLog
-from hw.kv.front import BlockFront
 from hw.kv.layouts import ERROR_BITS, Beat, Coefficients, Elements
-from hw.kv.masks import MaskQueue
-from hw.kv.order import ChannelOrder
-from hw.kv.rfft import InverseRfft
+from hw.kv.packet.front import BlockFront
+from hw.kv.packet.masks import MaskQueue
 from hw.kv.sequencer import RowSequencer
-from hw.kv.tables import ValueTables
-from hw.kv.wht import InverseWht
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvTransform
+from hw.kv.transforms.centre import CentreAdder, CentreStore
+from hw.kv.transforms.order import ChannelOrder
+from hw.kv.transforms.rfft import InverseRfft
+from hw.kv.transforms.wht import InverseWht
+from hw.kv.values.tables import ValueTables
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvTransform
 
 __all__ = ["KvDequantizer"]
 

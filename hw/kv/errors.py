@@ -4,8 +4,8 @@ from amaranth import C, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.arith.ripple import add
 from hw.kv.layouts import ERROR_BITS
-from hw.kv.ripple import add
 
 __all__ = ["ErrorLog"]
 

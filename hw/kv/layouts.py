@@ -2,7 +2,7 @@
 
 from amaranth.lib import data
 
-from hw.spec.kv_block import HEADER
+from spec.kv_block import HEADER
 
 __all__ = [
     "Beat",

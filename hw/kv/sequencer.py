@@ -5,14 +5,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.kv.codes import CodeSelect
-from hw.kv.header import is_ternary
+from hw.arith.ripple import increment
 from hw.kv.layouts import ERROR_BITS, Beat, Beside, Header, Plan, Verdict
-from hw.kv.ripple import increment
-from hw.kv.rows import RowWindow
-from hw.kv.tokens import TokenIndex
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from hw.kv.packet.header import is_ternary
+from hw.kv.packet.rows import RowWindow
+from hw.kv.packet.tokens import TokenIndex
+from hw.kv.values.codes import CodeSelect
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["RowSequencer"]
 

@@ -5,8 +5,8 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.fp32 import CANONICAL_NAN, FP32
-from hw.prealigned.fp32_pipeline import NormalFp32Adder
+from hw.arith.fp32_adder import CANONICAL_NAN, FP32
+from hw.arith.fp32_pipeline import NormalFp32Adder
 
 __all__ = ["RunningSums", "ScaledGroup"]
 

@@ -8,12 +8,12 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.pe import FP16
-from hw.prealigned.carry import increment, leading_zeros
-from hw.prealigned.queue import BeatQueue
-from hw.prealigned.registers import delay
-from hw.spec.packet import GROUP_SIZES
-from hw.spec.prealigned import ACTIVATION_BITS
+from hw.arith.carry import increment, leading_zeros
+from hw.bitserial.pe import FP16
+from hw.streams.queue import BeatQueue
+from hw.streams.registers import delay
+from spec.packet import GROUP_SIZES
+from spec.prealigned import ACTIVATION_BITS
 
 __all__ = ["ActivationAligner", "AlignedBeat", "GroupBeat"]
 

@@ -4,13 +4,13 @@ from amaranth import C, Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fp32 import FP32
-from hw.prealigned.carry import add_select
-from hw.prealigned.compressor import compress
-from hw.prealigned.fp32_pipeline import IntegerToFp32
+from hw.arith.carry import add_select
+from hw.arith.compressor import compress
+from hw.arith.fp32_adder import FP32
+from hw.arith.fp32_pipeline import IntegerToFp32
 from hw.prealigned.pe import RedundantSum
-from hw.prealigned.registers import delay
-from hw.spec.prealigned import PrealignedConfig
+from hw.streams.registers import delay
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["GroupDequantizer"]
 

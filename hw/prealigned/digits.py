@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from functools import cache
 
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype, code_bits, code_value
-from hw.spec.digits import MAX_MULTIPLE, DigitSet
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from spec.digits import MAX_MULTIPLE, DigitSet
 
 __all__ = [
     "INTEGERS",

@@ -4,9 +4,9 @@ from amaranth import C, Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.prealigned.carry import add_select
+from hw.arith.carry import add_select
 from hw.prealigned.pe import MultipleBeat
-from hw.spec.prealigned import PrealignedConfig
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["OddMultiples"]
 

@@ -7,9 +7,9 @@ from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.prealigned.compressor import PipelinedTree, compress
-from hw.spec.digits import DigitSet
-from hw.spec.prealigned import PrealignedConfig
+from hw.arith.compressor import PipelinedTree, compress
+from spec.digits import DigitSet
+from spec.prealigned import PrealignedConfig
 
 __all__ = ["Control", "DigitBeat", "MultipleBeat", "PrealignedPE", "RedundantSum"]
 

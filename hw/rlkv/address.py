@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rlkv.layouts import CommandLayout, PoolsLayout, RunLayout
-from hw.spec.rlkv import SLOT_UNIT, CommandKind, RlkvConfig
+from spec.rlkv import SLOT_UNIT, CommandKind, RlkvConfig
 
 __all__ = ["RunAddress"]
 

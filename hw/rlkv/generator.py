@@ -11,7 +11,7 @@ from hw.rlkv.policy import PolicyTable
 from hw.rlkv.requests import add_request_states
 from hw.rlkv.sequences import Sequences
 from hw.rlkv.transfers import add_transfer_states
-from hw.spec.rlkv import CommandKind, RlkvConfig, RlkvError, RlkvOp
+from spec.rlkv import CommandKind, RlkvConfig, RlkvError, RlkvOp
 
 __all__ = ["KvAddressGenerator"]
 

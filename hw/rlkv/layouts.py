@@ -4,7 +4,7 @@ from amaranth import Const, Value
 from amaranth.lib import data
 from amaranth.utils import bits_for, ceil_log2
 
-from hw.spec.rlkv import RlkvConfig, RlkvError
+from spec.rlkv import RlkvConfig, RlkvError
 
 __all__ = [
     "STATUS_BITS",
@@ -39,7 +39,7 @@ def address_bits(depth: int) -> int:
 
 
 class OperationLayout(data.StructLayout):
-    """:class:`hw.spec.rlkv.RlkvOperation`, field for field."""
+    """:class:`spec.rlkv.RlkvOperation`, field for field."""
 
     def __init__(self, config: RlkvConfig):
         super().__init__(
@@ -93,7 +93,7 @@ class RunLayout(data.StructLayout):
 
 
 class CommandLayout(data.StructLayout):
-    """:class:`hw.spec.rlkv.RlkvCommand`; ``address`` in bytes."""
+    """:class:`spec.rlkv.RlkvCommand`; ``address`` in bytes."""
 
     def __init__(self, config: RlkvConfig):
         longest = config.run_beats(max(config.residual_slots, config.recent, config.sink))
@@ -103,7 +103,7 @@ class CommandLayout(data.StructLayout):
 
 
 class PoolsLayout(data.StructLayout):
-    """:class:`hw.spec.rlkv.RlkvPools`; bases in bytes, multiples of a beat (the low bits are ignored)."""
+    """:class:`spec.rlkv.RlkvPools`; bases in bytes, multiples of a beat (the low bits are ignored)."""
 
     def __init__(self, config: RlkvConfig):
         super().__init__(
@@ -119,7 +119,7 @@ class PoolsLayout(data.StructLayout):
 
 
 class StatusLayout(data.StructLayout):
-    """``errors``: sticky, bit c for :class:`hw.spec.rlkv.RlkvError` code c; ``count``: failed operations since the last
+    """``errors``: sticky, bit c for :class:`spec.rlkv.RlkvError` code c; ``count``: failed operations since the last
     clear, up to 65535; ``open``: a bit per request; ``free_blocks``."""
 
     def __init__(self, config: RlkvConfig):

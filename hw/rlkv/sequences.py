@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.rlkv.layouts import address_bits, index_bits
-from hw.spec.rlkv import RlkvConfig
+from spec.rlkv import RlkvConfig
 
 __all__ = ["SequenceState", "Sequences"]
 

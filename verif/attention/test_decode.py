@@ -7,15 +7,15 @@ import pytest
 from golden.kv.config import CacheFormat, KeyFormat, ValueFormat, preset
 from golden.llm import capture_kv
 from golden.rlkv.plan import MemoryPlan
-from hw.axi.score_core import ScoreCoreAxi
-from hw.axi.value_core import ValueCoreAxi
+from hosts.attention.decode import decode
+from hosts.attention.layer import LayerCache
 from hw.rlkv.generator import KvAddressGenerator
-from hw.spec.attention import AttentionConfig
-from hw.spec.kv_formats import KvTransform
-from hw.spec.rlkv import rlkv_preset
+from hw.tops.score_core import ScoreCoreAxi
+from hw.tops.value_core import ValueCoreAxi
 from sim.design import build_design
-from verif.attention.decode import decode
-from verif.attention.layer import LayerCache
+from spec.attention import AttentionConfig
+from spec.kv_formats import KvTransform
+from spec.rlkv import rlkv_preset
 
 CONFIG = AttentionConfig(minima=True, transforms=frozenset({KvTransform.WHT, KvTransform.RFFT}))
 CONTEXT = 296

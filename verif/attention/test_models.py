@@ -13,8 +13,8 @@ from golden.kv.config import preset
 from golden.kv.packed import pack_cache
 from golden.kv.transforms import fold_of, matrix
 from golden.llm import capture_kv
-from hw.spec.attention import AttentionConfig
-from hw.spec.kv_formats import KvFormat, KvTransform
+from spec.attention import AttentionConfig
+from spec.kv_formats import KvFormat, KvTransform
 from verif.kv.blocks import random_block, random_header
 
 BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})

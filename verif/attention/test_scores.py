@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from golden.kv.pack import pack_block
-from hw.attention.score import ScoreCore
-from hw.spec.attention import BUS_BYTES, AttentionConfig, AttentionError
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_config import KvError
-from hw.spec.kv_formats import KvFormat, KvTransform
+from hosts.attention.lists import Exact, KeyList, compare_scores, score_job
+from hw.attention.score.core import ScoreCore
 from sim.design import build_design
 from sim.job import run_jobs
-from verif.attention.bench import Exact, KeyList, compare_scores, score_job
+from spec.attention import BUS_BYTES, AttentionConfig, AttentionError
+from spec.kv_block import KvHeader
+from spec.kv_config import KvError
+from spec.kv_formats import KvFormat, KvTransform
 from verif.kv.blocks import random_block, random_header
 
 BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})

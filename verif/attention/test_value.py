@@ -9,13 +9,13 @@ from golden.kv.config import preset
 from golden.kv.pack import pack_block
 from golden.kv.packed import pack_cache
 from golden.llm import capture_kv
-from hw.attention.value import ValueCore
-from hw.spec.attention import BUS_BYTES, AttentionConfig, AttentionError
-from hw.spec.kv_config import KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from hosts.attention.value_lists import Run, ValueList, compare_values, value_job
+from hw.attention.value.core import ValueCore
 from sim.design import build_design
 from sim.job import run_jobs
-from verif.attention.value_lists import Run, ValueList, compare_values, value_job
+from spec.attention import BUS_BYTES, AttentionConfig, AttentionError
+from spec.kv_config import KvError
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from verif.kv.blocks import random_block, random_header
 
 CONFIGS = (AttentionConfig(), AttentionConfig(channels=128, weight_bits=11))

@@ -5,10 +5,10 @@ import subprocess
 import pytest
 
 from gen.registers import c_header, markdown, write_registers
-from hw.spec.errors import WeightError
-from hw.spec.packet import GROUP_SIZES
-from hw.spec.registers import MAPS, load_map
+from hw.axi.definitions import MAPS, load_map
 from sim.build import ROOT
+from spec.errors import WeightError
+from spec.packet import GROUP_SIZES
 
 MAP = """
 property buffer_reads {{ component = reg; type = boolean; }};

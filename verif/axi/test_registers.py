@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hw.axi.definitions import load_map
 from hw.axi.registers import AxiLiteRegisters
-from hw.spec.registers import load_map
 from sim.build import ROOT
 from sim.design import build_design
 from sim.runner import run

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from gen.verilog import to_verilog
-from hw.axi.column import PEColumnAxi
 from hw.axi.lite import AxiLiteSubordinate
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.special_values import SpecialValueFile
 from hw.axi.stream import AxiStreamPort
-from hw.spec.config import preset
+from hw.tops.column import PEColumnAxi
 from sim.design import build_design
 from sim.job import run_job
+from spec.config import preset
 from verif.axi.tops import Loopback
 
 

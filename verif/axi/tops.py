@@ -5,11 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from hw.axi.clocking import CLOCK_PORTS, add_clock
-from hw.axi.core_registers import CoreBuild
+from hw.axi.definitions import ADDRESS_BITS
 from hw.axi.lite import AxiLitePort
 from hw.axi.stream import AxiStreamPort
-from hw.spec.datatypes import Datatype
-from hw.spec.registers import ADDRESS_BITS
+from hw.tops.core_registers import CoreBuild
+from spec.datatypes import Datatype
 
 BUILD = CoreBuild(
     rows=3,

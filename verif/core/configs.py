@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from hw.spec.bitserial import BitSerialConfig
-from hw.spec.core import CORE_PRESETS, CoreConfig, core_preset
+from spec.bitserial import BitSerialConfig
+from spec.core import CORE_PRESETS, CoreConfig, core_preset
 
 __all__ = ["SMALL", "small_core"]
 

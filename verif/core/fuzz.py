@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import track
 
 from golden.llm.store import replace_file
-from hw.axi.core import AcceleratorCoreAxi
-from hw.spec.core import CoreConfig
+from hosts.core import octets, stream_beats
+from hw.tops.core import AcceleratorCoreAxi
 from sim.build import Built, build
-from sim.core_job import octets, stream_beats
 from sim.design import build_design
 from sim.runner import SimulationError, run
+from spec.core import CoreConfig
 from verif.core.configs import SMALL, small_core
 from verif.core.fuzz_scenarios import ABORTED, Host, Scenario
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hw.spec.datatypes import Datatype
+from spec.datatypes import Datatype
 
 __all__ = ["ACTIVATION_DEFECTS", "WEIGHT_DEFECTS", "reserved_code", "spoil"]
 

@@ -7,10 +7,10 @@ import torch
 
 from golden.core import CoreJob, Packets, activation_stream, job_model, result_beats, weight_stream
 from golden.core.job import JobResult
+from hw.axi.definitions import load_map
 from hw.core.parts import parts
-from hw.spec.core import CoreConfig
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, special_value_allowed
-from hw.spec.registers import load_map
+from spec.core import CoreConfig
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, special_value_allowed
 from verif.core.fuzz_defects import reserved_code, spoil
 from verif.golden.weights_helpers import random_activations, random_weight
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hw.spec.core import CoreConfig
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_value
+from spec.core import CoreConfig
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_value
 from verif.prealigned.reference import align, fp32, fp32_value
 
 __all__ = ["NAN16", "NAN32", "Group", "Problem", "products", "scaled"]

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from hw.spec.core import CoreConfig
-from hw.spec.datatypes import code_bits
-from hw.spec.packet import group_size_code
+from spec.core import CoreConfig
+from spec.datatypes import code_bits
+from spec.packet import group_size_code
 from verif.core.reference import Group, Problem
 
 __all__ = ["activation_packets", "read_results", "result_beats", "row_packet", "weight_packets"]
@@ -98,7 +98,7 @@ def result_beats(config: CoreConfig, problem: Problem) -> list[tuple[int, int, i
 def read_results(
     beats: Mapping[str, np.ndarray], config: CoreConfig, problem: Problem
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Beats as :class:`sim.core_job.CoreRun` holds them to bit patterns and marks, [M, N]; checks keep and last."""
+    """Beats as :class:`hosts.core.CoreRun` holds them to bit patterns and marks, [M, N]; checks keep and last."""
     kind = np.dtype("<u2" if problem.fp16 else "<u4")
     results = np.zeros((problem.sizes[0], problem.sizes[2]), kind)
     marks = np.zeros(results.shape, bool)

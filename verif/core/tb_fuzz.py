@@ -3,9 +3,9 @@
 import cocotb
 import numpy as np
 
+from hosts.core import LITE
 from sim import exchange
 from sim.bench import Bench
-from sim.core_job import LITE
 from sim.streams import StreamError
 
 PATIENCE = 6000

@@ -5,11 +5,11 @@ import pytest
 
 from golden.core.job import CoreJob
 from golden.core.streams import Packets
-from hw.axi.core import AcceleratorCoreAxi
-from hw.spec.core import CoreConfig, core_preset
-from hw.spec.datatypes import Datatype, code_bits
-from sim.core_job import CoreRequest, run_core
+from hosts.core import CoreRequest, run_core
+from hw.tops.core import AcceleratorCoreAxi
 from sim.design import build_design
+from spec.core import CoreConfig, core_preset
+from spec.datatypes import Datatype, code_bits
 from verif.core.configs import small_core
 from verif.core.reference import Group, Problem, products, scaled
 from verif.core.streams import activation_packets, read_results, result_beats, weight_packets

@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.beats import from_ints
+from verif.bitserial.coverage import Coverage
 from verif.core import fuzz
 from verif.core.configs import SMALL
 from verif.core.fuzz_defects import ACTIVATION_DEFECTS, WEIGHT_DEFECTS
 from verif.core.fuzz_scenarios import KINDS, REFUSALS, Host
-from verif.weights.coverage import Coverage
 
 TINY = SMALL["tiny"]
 BATCHES = 6

@@ -10,10 +10,10 @@ import pytest
 from gen.registers import c_header
 from gen.tops import tops
 from golden.document import write_between_markers
-from hw.spec.core import CORE_PRESETS, core_preset
-from hw.spec.packet import GROUP_SIZES
 from sim.build import ROOT
-from verif.core import integration
+from spec.core import CORE_PRESETS, core_preset
+from spec.packet import GROUP_SIZES
+from studies.docs import core_ports as integration
 
 DOCS = ROOT / "docs"
 
@@ -23,7 +23,7 @@ def test_ports_are_current(tmp_path):
     text = (DOCS / "integration.md").read_text()
     page.write_text(text)
     write_between_markers(page, integration.table(), integration.MARKERS)
-    assert page.read_text() == text, "write it again: python -m verif.core.integration"
+    assert page.read_text() == text, "write it again: python -m studies.docs.core_ports"
 
 
 @pytest.mark.parametrize("name", ["start", "weights", "results"])

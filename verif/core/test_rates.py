@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from golden.core import CoreJob, activation_stream, core_layer, result_beats, result_matrix, weight_stream
-from hw.spec.core import CoreConfig, core_preset
-from hw.spec.datatypes import Datatype
-from sim.core_job import CoreRequest, run_core
+from hosts.core import CoreRequest, run_core
+from spec.core import CoreConfig, core_preset
+from spec.datatypes import Datatype
 from verif.core.fuzz import build_core
 from verif.golden.weights_helpers import random_weight
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gen import cli
-from gen.liberty import GENERIC
-
-from .toys import Adder, Buffer, Clash, ToyTop
+from gen.synth import liberty
+from gen.synth.liberty import GENERIC
+from verif.gen.toys import Adder, Buffer, Clash, ToyTop
 
 TOPS = {"paper": [ToyTop("adder", Adder), ToyTop("buffer", Buffer)], "broken": [ToyTop("x", Adder), ToyTop("y", Clash)]}
 
@@ -68,8 +68,8 @@ def test_synth_of_one_top_with_a_library_from_the_environment(run, tmp_path, mon
 
 def test_liberty_paths_may_share_an_argument(tmp_path, monkeypatch):
     monkeypatch.delenv("LIBERTY", raising=False)
-    assert cli.liberty_paths(None) == []
-    assert [str(path) for path in cli.liberty_paths(["a.lib:b.lib c.lib", "d.lib"])] == [
+    assert liberty.liberty_paths(None) == []
+    assert [str(path) for path in liberty.liberty_paths(["a.lib:b.lib c.lib", "d.lib"])] == [
         "a.lib",
         "b.lib",
         "c.lib",
@@ -77,7 +77,7 @@ def test_liberty_paths_may_share_an_argument(tmp_path, monkeypatch):
     ]
     spaced = tmp_path / "one file.lib"
     shutil.copy(GENERIC, spaced)
-    assert cli.liberty_paths([str(spaced)]) == [spaced]
+    assert liberty.liberty_paths([str(spaced)]) == [spaced]
 
 
 @pytest.mark.parametrize(

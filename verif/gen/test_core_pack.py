@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-import gen.core_pack
+import gen.pack.core
 from gen import cli
 from golden.core import activation_stream, weight_image, weight_stream
 from golden.core.files import memh, read_weight
 from golden.weights import quantize
-from hw.spec.core import core_preset
-from hw.spec.datatypes import Datatype
+from spec.core import core_preset
+from spec.datatypes import Datatype
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_one_layer_at_a_time(run, monkeypatch, tmp_path):
             return model.read(name)
 
     chosen = {"a.q": "a.q.weight", "a.k": "a.k.weight"}
-    gen.core_pack.pack_core_layers(Watched(), chosen, Path("out"), Datatype.FP4, "tiny", group_size=32)
+    gen.pack.core.pack_core_layers(Watched(), chosen, Path("out"), Datatype.FP4, "tiny", group_size=32)
     assert seen == [("a.q.weight", []), ("a.k.weight", ["a.q"])]
 
 

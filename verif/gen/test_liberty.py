@@ -2,9 +2,9 @@
 
 import pytest
 
-from gen import generic, liberty
-from gen.liberty import GENERIC, LibraryError, generic_library, load_library, named_library
-from gen.liberty_parse import truth_table
+from gen.synth import generic, liberty
+from gen.synth.liberty import GENERIC, LibraryError, generic_library, load_library, named_library
+from gen.synth.liberty_parse import truth_table
 
 NAND2 = 0b0111
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 import golden.weights
 from gen import cli
-from gen.pack import pack_layers, select_layers
+from gen.pack.weights import pack_layers, select_layers
 from golden.weights import load_packed, pack, quantize, save_packed
 from golden.weights.model_files import TensorInfo, open_model
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
 from sim.build import ROOT
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
 
 @pytest.fixture
@@ -223,9 +223,9 @@ def test_without_torch_it_names_the_remedy(run, tmp_path):
 PEAKS = """
 import json, re, sys
 from pathlib import Path
-from gen.pack import pack_layers, select_layers
+from gen.pack.weights import pack_layers, select_layers
 from golden.weights.model_files import open_model
-from hw.spec.datatypes import Datatype
+from spec.datatypes import Datatype
 
 peaks = []
 

@@ -13,9 +13,9 @@ import pytest
 import gen
 from gen.tops import KV_ENGINES, PRESETS, tops
 from gen.verilog import to_verilog
-from hw.axi.core import AcceleratorCoreAxi
-from hw.spec.core import core_preset
+from hw.tops.core import AcceleratorCoreAxi
 from sim.build import lint
+from spec.core import core_preset
 
 ROOT = Path(gen.__file__).parents[1]
 # The command with every import of torch, of the models and of the simulator refused.

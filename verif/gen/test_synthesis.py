@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from gen import generic, synth, synth_timing
-from gen.liberty import generic_library, load_library
-from gen.synth import SynthesisError, measure, synthesize
-from gen.synth_recipe import QUICK, VARIANTS, Variant, recipe_hash
+from gen.synth import generic
+from gen.synth import run as synth
+from gen.synth import timing as synth_timing
+from gen.synth.liberty import generic_library, load_library
+from gen.synth.recipe import QUICK, VARIANTS, Variant, recipe_hash
+from gen.synth.run import SynthesisError, measure, synthesize
 from gen.verilog import to_verilog
-
-from .test_liberty import library_or_skip
-from .toys import Adder, Buffer
+from verif.gen.test_liberty import library_or_skip
+from verif.gen.toys import Adder, Buffer
 
 ADDER = """
 module add(input clk, input [29:0] a, input [29:0] b, output reg [29:0] y);

@@ -16,8 +16,7 @@ from gen.emit_tops import emit_tops
 from gen.verilog import emit, to_verilog
 from gen.yosys import YosysError, run_yosys
 from sim.build import lint
-
-from .toys import SQUARES, Adder, Buffer, Clash, Mixture, ToyTop
+from verif.gen.toys import SQUARES, Adder, Buffer, Clash, Mixture, ToyTop
 
 # Emits a toy with torch forbidden, after something else if told so, and prints the files.
 DRIVER = """

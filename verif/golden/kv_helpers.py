@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from golden.kv.block import Block
-from hw.spec.kv_block import HEADER, HEADER_CHECK, KvHeader, header_check
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import HEADER, HEADER_CHECK, KvHeader, header_check
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["SIZES", "VECTORS", "exact_scale", "r16", "random_block", "reheader", "same_fp16", "vector"]
 

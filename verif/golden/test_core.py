@@ -25,9 +25,9 @@ from golden.core import (
 )
 from golden.prealigned import align, group_values
 from golden.weights import MARKED_BITS, QuantizedWeight, unpack_rows
-from hw.spec.core import CORE_PRESETS, core_preset
-from hw.spec.datatypes import Datatype
-from hw.spec.prealigned import PrealignedConfig
+from spec.core import CORE_PRESETS, core_preset
+from spec.datatypes import Datatype
+from spec.prealigned import PrealignedConfig
 from verif.golden.weights_helpers import random_activations, random_weight, same
 from verif.prealigned import reference as oracle
 

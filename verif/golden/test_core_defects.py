@@ -14,8 +14,8 @@ from golden.core import (
     weight_stream,
 )
 from golden.weights import MARKED_BITS
-from hw.spec.core import CORE_PRESETS, core_preset
-from hw.spec.datatypes import Datatype
+from spec.core import CORE_PRESETS, core_preset
+from spec.datatypes import Datatype
 from verif.golden.weights_helpers import random_activations, random_weight
 
 TINY = CORE_PRESETS["tiny"]  # 2 x 2 PEs, 4 tokens a block, 32 weights a group, 64 a chunk, 8 channels a super-block

@@ -14,7 +14,7 @@ from golden.kv.blocks import plan_keys, plan_values, quantize_keys, quantize_val
 from golden.kv.config import KeyFormat, ValueFormat
 from golden.kv.engine_model import add_centre, decode, decode_keys, inverse_rfft, inverse_wht, round_fp16
 from golden.kv.pack import pack_block, unpack_block
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from verif.golden.kv_helpers import SIZES, exact_scale, r16, random_block, same_fp16
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from golden.kv.engine_model import decode
 from golden.kv.pack import BlockError, pack_block, unpack_block
-from hw.spec.kv_config import KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata
+from spec.kv_config import KvError
+from spec.kv_formats import KvFormat, KvMetadata
 from verif.golden.kv_helpers import VECTORS, random_block, reheader, vector
 
 

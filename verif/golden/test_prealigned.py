@@ -16,8 +16,8 @@ from golden.prealigned import (
     running_sums,
 )
 from golden.weights import MARKED_BITS, QuantizedWeight, quantize
-from hw.spec.datatypes import Datatype
-from hw.spec.prealigned import ACTIVATION_BITS
+from spec.datatypes import Datatype
+from spec.prealigned import ACTIVATION_BITS
 from verif.golden.weights_helpers import random_activations, random_weight, real_layer
 from verif.prealigned import reference as oracle
 

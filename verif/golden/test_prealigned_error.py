@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from golden.bitserial import error_table as bit_serial
 from golden.prealigned import align, group_sums
 from golden.prealigned import error_table as table
-from golden.weights import error_table as bit_serial
-from hw.spec.config import ROUNDINGS
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
+from spec.config import ROUNDINGS
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight
 

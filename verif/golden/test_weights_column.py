@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from golden.weights import MARKED_BITS, QuantizedWeight, column_model, dot_products, row_packets, steps_per_row
-from hw.spec.config import ACCUMULATOR_BITS, ROUNDINGS
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
-from hw.spec.errors import WeightError
+from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
+from spec.errors import WeightError
 from verif.golden.weights_helpers import random_activations, random_weight
 
 
@@ -78,7 +78,7 @@ def test_steps_per_row():
 def test_result_does_not_depend_on_the_chunks(rng, monkeypatch):
     weight, activations = random_weight(rng, 9, 200, 64), random_activations(rng, 2, 200)
     whole = dot_products(weight, activations)
-    monkeypatch.setattr("golden.weights.column._CHUNK", 100)
+    monkeypatch.setattr("golden.bitserial.column._CHUNK", 100)
     assert np.array_equal(dot_products(weight, activations), whole)
 
 

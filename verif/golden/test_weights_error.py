@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import error_table as table
+from golden.bitserial import error_table as table
 from golden.weights import exact_group_sums, group_sums, quantize, relative_error_bound
-from hw.spec.config import ACCUMULATOR_BITS, ROUNDINGS
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
+from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight, real_layer
 

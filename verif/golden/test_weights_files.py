@@ -21,7 +21,7 @@ from golden.weights import (
     unpack,
 )
 from golden.weights.files import FORMAT
-from hw.spec.datatypes import Datatype
+from spec.datatypes import Datatype
 from verif.golden.weights_helpers import random_weight, same
 
 

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import (
-    QuantizedWeight,
-    dot_products,
-    group_sums,
-    reference,
-    relative_error_bound,
-    terms,
-)
-from hw.spec.config import ACCUMULATOR_BITS, ROUNDINGS
-from hw.spec.datatypes import Datatype, special_value_allowed, terms_per_weight
+from golden.bitserial.reference import reference
+from golden.weights import QuantizedWeight, dot_products, group_sums, relative_error_bound, terms
+from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.datatypes import Datatype, special_value_allowed, terms_per_weight
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight
 from verif.spec.test_datatypes import VALUES

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from golden.weights import PacketError, QuantizedWeight, pack, parse_row, quantize, row_packets, unpack, unpack_rows
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype, code_bits
-from hw.spec.errors import WeightError
+from spec.datatypes import WEIGHT_DATATYPES, Datatype, code_bits
+from spec.errors import WeightError
 from verif.golden.weights_helpers import VECTORS, random_weight, same, vector_weight, vector_words
 from verif.spec.test_datatypes import VALUES
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden.weights import QuantizedWeight, quantize
-from hw.spec.datatypes import WEIGHT_DATATYPES, Datatype
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_weight, real_layer
 

@@ -5,7 +5,7 @@ import pytest
 
 from golden.weights import pack, parse_row, row_packets, unpack, unpack_rows
 from golden.weights.uniform import parse_uniform
-from hw.spec.datatypes import Datatype
+from spec.datatypes import Datatype
 from verif.golden.weights_helpers import VECTORS, random_weight, same, vector_words
 
 

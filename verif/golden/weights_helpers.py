@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from golden.weights import QuantizedWeight
-from hw.spec.datatypes import Datatype, code_bits
+from spec.datatypes import Datatype, code_bits
 
-VECTORS = json.loads((Path(__file__).parents[1] / "data" / "weight_packets.json").read_text())["packets"]
+VECTORS = json.loads(Path(__file__).with_name("weight_packets.json").read_text())["packets"]
 
 
 def vector_words(vector: dict) -> np.ndarray:

@@ -6,12 +6,12 @@ import numpy as np
 
 from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beat, Elements
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvTransform
 from sim.build import Built
 from sim.design import build_design
 from sim.job import Job, JobResult
 from sim.layout import pack, unpack
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvTransform
 from verif.kv.expected import NO_CENTRE, Expected, expect_all
 
 __all__ = ["CONFIGS", "build_engine", "compare", "engine_job", "to_beats"]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from golden.kv.block import Block
-from hw.spec.kv_block import MAX_TOKENS, TRANSFORM_SIZES, KvHeader
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import MAX_TOKENS, TRANSFORM_SIZES, KvHeader
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["centre_of", "random_block", "random_header"]
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from golden.kv.block import Block
-from hw.spec.kv_block import TRANSFORM_SIZES, KvHeader
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import TRANSFORM_SIZES, KvHeader
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from verif.bitserial.coverage import Coverage, cross
 from verif.kv.expected import Expected
-from verif.weights.coverage import Coverage, cross
 
 __all__ = ["block_coverage", "headers", "sample_block", "serves"]
 

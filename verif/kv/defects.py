@@ -7,9 +7,9 @@ from functools import reduce
 import numpy as np
 
 from golden.kv.pack import pack_block
-from hw.spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, KvHeader, header_check
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, KvHeader, header_check
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from verif.kv.blocks import centre_of, random_block
 
 __all__ = ["Defect", "centre_defects", "defects"]

@@ -9,9 +9,9 @@ import numpy as np
 
 from golden.kv.block import Block
 from golden.kv.engine_model import CENTRED, Decoded, add_centre, decode
-from hw.spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, VERSION, KvHeader, header_check
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
+from spec.kv_block import HEADER, HEADER_CHECK, MAX_TOKENS, VERSION, KvHeader, header_check
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
 __all__ = ["NO_CENTRE", "Expected", "expect", "expect_all"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from golden.document import write_between_markers
 from sim.build import ROOT
+from verif.bitserial.coverage import REPORTS
 from verif.kv.test_rates import RATES
-from verif.weights.coverage import REPORTS
 
 MARKERS = "<!-- verification: python -m verif.kv.report -->", "<!-- end of verification -->"
 

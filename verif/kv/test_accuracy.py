@@ -8,17 +8,17 @@ import torch
 
 from golden.kv.config import CacheFormat, KeyFormat
 from golden.kv.engine_model import decode
+from golden.kv.float64 import decibels, float64_values
 from golden.kv.pack import unpack_block
 from golden.kv.packed import pack_cache
 from golden.llm import CheckpointNotFoundError, capture_kv
 from hw.kv.layouts import Elements
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvTransform
 from sim.job import run_jobs
 from sim.layout import unpack
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvTransform
 from verif.kv.bench import CONFIGS, build_engine, compare, engine_job
 from verif.kv.blocks import random_block, random_header
-from verif.kv.float64 import decibels, float64_values
 
 LAYERS = [0, 14, 29]
 TOKENS = 320

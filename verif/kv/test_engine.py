@@ -9,8 +9,8 @@ import pytest
 
 from golden.kv.engine_model import decode
 from golden.kv.pack import pack_block, unpack_block
-from hw.spec.kv_config import KvEngineConfig
 from sim.job import run_job, run_jobs
+from spec.kv_config import KvEngineConfig
 from verif.kv.bench import CONFIGS, compare, engine_job
 from verif.kv.blocks import random_block, random_header
 from verif.kv.expected import expect

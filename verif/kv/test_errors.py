@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hw.kv.errors import ErrorLog
-from hw.spec.kv_config import KvEngineConfig, KvError
 from sim.design import build_design
 from sim.job import run_jobs
+from spec.kv_config import KvEngineConfig, KvError
+from verif.bitserial.coverage import Coverage
+from verif.bitserial.player import play
 from verif.kv.bench import build_engine, compare, engine_job
 from verif.kv.defects import defects
 from verif.kv.expected import expect
-from verif.weights.coverage import Coverage
-from verif.weights.player import play
 
 ERRORS = [error for error in KvError if error]
 

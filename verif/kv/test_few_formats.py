@@ -3,9 +3,9 @@
 import pytest
 
 from golden.kv.pack import pack_block
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvFormat
 from sim.job import run_jobs
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvFormat
 from verif.kv.bench import build_engine, compare, engine_job
 from verif.kv.blocks import random_block, random_header
 

@@ -7,11 +7,11 @@ import pytest
 
 from gen.verilog import to_verilog
 from gen.yosys import YosysError, run_yosys
-from hw.kv.front import BlockFront
-from hw.kv.parser import PacketParser
-from hw.kv.trits import TritDecoder
-from hw.spec.kv_config import KvEngineConfig
-from hw.stream import SkidBuffer
+from hw.kv.packet.front import BlockFront
+from hw.kv.packet.parser import PacketParser
+from hw.kv.packet.trits import TritDecoder
+from hw.streams.skid_buffer import SkidBuffer
+from spec.kv_config import KvEngineConfig
 
 FORMAL = Path(__file__).with_name("formal")
 BLOCKS = {

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from golden.kv.float64 import float64_values
 from golden.kv.pack import pack_block
-from hw.spec.kv_block import MAX_TOKENS, KvHeader
-from hw.spec.kv_config import KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata
 from sim.job import run_jobs
+from spec.kv_block import MAX_TOKENS, KvHeader
+from spec.kv_config import KvError
+from spec.kv_formats import KvFormat, KvMetadata
 from verif.kv.bench import compare, engine_job
 from verif.kv.blocks import random_block
 from verif.kv.coverage import SPANS, block_coverage, headers, sample_block
-from verif.kv.float64 import float64_values
 
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.3}, {"idle": 0.7, "stall": 0.1, "burst": 8.0}]
 

@@ -8,14 +8,14 @@ import pytest
 from golden.kv.block import Block
 from golden.kv.engine_model import CENTRED, decode_keys
 from golden.kv.pack import pack_block
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_config import KvEngineConfig, KvError
-from hw.spec.kv_formats import KvFormat, KvMetadata
 from sim.job import run_jobs
+from spec.kv_block import KvHeader
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvFormat, KvMetadata
+from verif.bitserial.coverage import Coverage
 from verif.kv.bench import CONFIGS, build_engine, compare, engine_job
 from verif.kv.blocks import centre_of, random_block, random_header
 from verif.kv.defects import centre_defects
-from verif.weights.coverage import Coverage
 
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.4}, {"idle": 0.1, "stall": 0.7, "burst": 6.0}]
 BARE = {"transforms": frozenset(), "interleave": True, "centre": True}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from golden.kv.pack import pack_block
-from hw.spec.kv_block import KvHeader
-from hw.spec.kv_config import KvEngineConfig
-from hw.spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from sim.build import ROOT
 from sim.job import run_jobs
+from spec.kv_block import KvHeader
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from verif.kv.bench import compare, engine_job
 from verif.kv.blocks import random_block
 

@@ -13,9 +13,9 @@ from hw.prealigned.dequantizer import GroupDequantizer
 from hw.prealigned.digits import allowed_specials, code_digits
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
-from hw.spec.datatypes import FP_MAGNITUDES, Datatype, code_bits, code_value
-from hw.spec.digits import DIGIT_SETS, digit_set
-from hw.spec.prealigned import PrealignedConfig
+from spec.datatypes import FP_MAGNITUDES, Datatype, code_bits, code_value
+from spec.digits import DIGIT_SETS, digit_set
+from spec.prealigned import PrealignedConfig
 from verif.prealigned.reference import align, fp32, fp32_value
 
 SEED = 20

@@ -3,9 +3,9 @@
 import pytest
 
 from hw.prealigned.digits import allowed_specials, code_digits, derive_digit_set, steps
-from hw.spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits, code_value
-from hw.spec.digits import DIGIT_SETS, DigitSet, digit_set
-from hw.spec.prealigned import PrealignedConfig
+from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits, code_value
+from spec.digits import DIGIT_SETS, DigitSet, digit_set
+from spec.prealigned import PrealignedConfig
 
 D = Datatype
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from hosts.address_generator import Case
 from hw.rlkv.layouts import OperationLayout
-from hw.spec.rlkv import RlkvConfig, RlkvOp, RlkvPools
-from verif.rlkv.harness import Case
+from spec.rlkv import RlkvConfig, RlkvOp, RlkvPools
 
 __all__ = ["disciplined", "random_masks", "wild"]
 

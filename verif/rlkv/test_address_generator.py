@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw.spec.rlkv import CommandKind, KvPart, RlkvError, RlkvOp, rlkv_preset
+from hosts.address_generator import Case, build_generator, from_beats, tight_pools
 from sim.job import run_jobs
+from spec.rlkv import CommandKind, KvPart, RlkvError, RlkvOp, rlkv_preset
 from verif.rlkv.contents import Contents
-from verif.rlkv.harness import Case, build_generator, from_beats, tight_pools
 from verif.rlkv.scenario import disciplined, random_masks, wild
 
 pytestmark = pytest.mark.sim

@@ -17,7 +17,9 @@ from golden.rlkv import (
     packed_end,
 )
 from golden.rlkv.__main__ import MARKERS, table
-from hw.spec.rlkv import (
+from hosts.address_generator import Case, tight_pools
+from sim.build import ROOT
+from spec.rlkv import (
     RLKV_PRESETS,
     CommandKind,
     KvPart,
@@ -28,9 +30,7 @@ from hw.spec.rlkv import (
     exact_token_bytes,
     rlkv_preset,
 )
-from sim.build import ROOT
 from verif.rlkv.contents import Contents
-from verif.rlkv.harness import Case, tight_pools
 from verif.rlkv.scenario import disciplined, random_masks
 
 LLAMA = CacheShape(layers=32, heads=8, head_dim=128)

@@ -17,8 +17,8 @@ from golden.rlkv import (
     streaming_attention,
     streaming_mask,
 )
-from hw.spec.rlkv import rlkv_preset
-from verif.rlkv.published import SPARSITIES, TABLES, adapter
+from spec.rlkv import rlkv_preset
+from studies.published_heads import SPARSITIES, TABLES, adapter
 
 FULL_HEADS = {  # typed from the authors' selection
     "llama-3.1-8b-r1": {0.2: 205, 0.4: 154, 0.5: 128, 0.6: 103},

@@ -4,11 +4,11 @@ import pytest
 
 from golden.kv.config import preset
 from golden.rlkv import MemoryPlan, select_full
-from hw.spec.rlkv import KvPart, RlkvOp, rlkv_preset
+from hosts.address_generator import Case, build_generator, from_beats, tight_pools
 from sim.job import run_jobs
+from spec.rlkv import KvPart, RlkvOp, rlkv_preset
+from studies.published_heads import SPARSITIES, TABLES, adapter
 from verif.rlkv.contents import Contents
-from verif.rlkv.harness import Case, build_generator, from_beats, tight_pools
-from verif.rlkv.published import SPARSITIES, TABLES, adapter
 
 pytestmark = pytest.mark.sim
 

@@ -1,10 +1,10 @@
-"""hw.spec.config: presets, and every check with its message."""
+"""spec.config: presets, and every check with its message."""
 
 import dataclasses
 
 import pytest
 
-from hw.spec.config import PRESETS, ColumnConfig, preset
+from spec.config import PRESETS, ColumnConfig, preset
 
 
 def test_presets():

@@ -1,11 +1,11 @@
-"""hw.spec.core: how jobs are cut, presets, and every check with its message."""
+"""spec.core: how jobs are cut, presets, and every check with its message."""
 
 import math
 
 import pytest
 
-from hw.spec.core import CORE_PRESETS, CoreConfig, core_preset, split
-from hw.spec.prealigned import PrealignedConfig
+from spec.core import CORE_PRESETS, CoreConfig, core_preset, split
+from spec.prealigned import PrealignedConfig
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 16])

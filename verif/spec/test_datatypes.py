@@ -1,8 +1,8 @@
-"""hw.spec.datatypes against values typed a second time, from BitMoD's Table IV and the KV code definitions."""
+"""spec.datatypes against values typed a second time, from BitMoD's Table IV and the KV code definitions."""
 
 import pytest
 
-from hw.spec.datatypes import (
+from spec.datatypes import (
     DEFAULT_SPECIAL_VALUES,
     WEIGHT_DATATYPES,
     Datatype,

@@ -1,12 +1,12 @@
-"""hw.spec.packet: the layout's numbers, and what importing hw.spec may pull in."""
+"""spec.packet: the layout's numbers, and what importing spec may pull in."""
 
 import subprocess
 import sys
 
 import pytest
 
-from hw.spec.errors import WeightError
-from hw.spec.packet import (
+from spec.errors import WeightError
+from spec.packet import (
     GROUP_HEADER,
     GROUP_HEADER_BITS,
     GROUP_SIZES,
@@ -56,10 +56,10 @@ def test_importing_the_spec_needs_neither_amaranth_nor_torch():
     program = (
         "import sys, pkgutil, importlib\n"
         "sys.modules['amaranth'] = sys.modules['torch'] = None\n"
-        "import hw.spec\n"
-        "names = [m.name for m in pkgutil.iter_modules(hw.spec.__path__)]\n"
+        "import spec\n"
+        "names = [m.name for m in pkgutil.iter_modules(spec.__path__)]\n"
         "assert len(names) >= 4, names\n"
-        "for name in names: importlib.import_module('hw.spec.' + name)\n"
+        "for name in names: importlib.import_module('spec.' + name)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,86 @@
+"""``python -m hosts.demo``: the main job end to end, with a report and a table."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gen.synth.liberty import generic_library, load_library
+from golden.document import write_between_markers
+from hosts.demo.attention import run_attention
+from hosts.demo.core import run_core_section
+from hosts.demo.kv import run_kv
+from hosts.demo.report import write_report
+from hosts.demo.weights import run_weights
+from spec.config import preset
+
+OUT_DIR = Path("build/demo")
+SECTIONS = ("weights", "core", "kv", "attention")
+
+
+def main(
+    config: Annotated[str, typer.Option("--preset", help="Configuration of the PE column.")] = "paper",
+    seed: Annotated[int, typer.Option(help="Start values of registers and memories in the simulation.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = OUT_DIR,
+    liberty: Annotated[str, typer.Option(envvar="LIBERTY", help="Cell library for the gate count.")] = "",
+    section: Annotated[
+        list[str] | None, typer.Option(help=f"Sections to run: {', '.join(SECTIONS)}; default: all.")
+    ] = None,
+    verilog: Annotated[
+        Path | None, typer.Option(help="Simulate this pe_column.v instead of a newly generated one.")
+    ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Document to write the tables into, between its `demo` markers.")
+    ] = None,
+):
+    """Run real LLM tensors through the generated Verilog; exit status 1 if anything differs from the golden models."""
+    console = Console()
+    if not console.is_terminal:  # a log file has room
+        console = Console(width=140)
+    unknown = sorted(set(section or SECTIONS) - set(SECTIONS))
+    if unknown:
+        raise typer.BadParameter(f"section must be one of {', '.join(SECTIONS)}, not {', '.join(unknown)}")
+    try:
+        column = preset(config)
+        library = load_library([Path(p) for p in liberty.replace(":", " ").split()]) if liberty else generic_library()
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    start = time.perf_counter()
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(what: str) -> None:
+            progress.update(task, description=what)
+            if not console.is_terminal:
+                console.print(what)
+
+        sections = []
+        if "weights" in (section or SECTIONS):
+            sections.append(run_weights(column, out, seed, library=library, verilog=verilog, progress=tell))
+        if "core" in (section or SECTIONS):
+            sections.append(run_core_section(out, seed, progress=tell))
+        if "kv" in (section or SECTIONS):
+            sections.append(run_kv(out, seed, progress=tell))
+        if "attention" in (section or SECTIONS):
+            sections.append(run_attention(out, seed, progress=tell))
+    passed = write_report(sections, seed, out)
+    for part in sections:
+        part.show(console)
+        if readme is not None:
+            markers = f"<!-- demo {part.name}: make demo -->", f"<!-- end of demo {part.name} -->"
+            write_between_markers(readme, part.markdown(), markers)
+    verdict = "[bold green]PASS[/]" if passed else "[bold red]FAIL[/]"
+    compared = sum(item.compared for part in sections for item in part.items)
+    groups = sum(item.more.get("groups", 0) for part in sections for item in part.items)
+    console.print(
+        f"{verdict}: {compared:,} outputs ({groups:,} group dot products) of the Verilog compared bit for bit, "
+        f"{time.perf_counter() - start:.0f} s. Report: {out / 'report.json'}"
+    )
+    raise typer.Exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,85 @@
+"""Stored scales to FP16 fields or integers."""
+
+from amaranth import C, Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.arith.normalize import normalize
+from hw.arith.ripple import increment
+from spec.kv_config import KvEngineConfig
+from spec.kv_formats import KvMetadata
+
+__all__ = ["ScaleDecoder"]
+
+
+class ScaleDecoder(wiring.Component):
+    """A scale as stored (docs/kv-engine.md, section 1) to what a value unit takes; combinational.
+
+    Q8 and F6 scales ``a * 2^E`` become FP16 exactly: a is shifted to FP16's 11-bit significand, or as far as its
+    smallest exponent allows. No multiplier, because the base is a power of two.
+
+    Members
+    -------
+    whole, byte, field : In
+        The scale's 16, 8 or 6 bits.
+    kind : In
+        :class:`KvMetadata` code.
+    exponent_code : In
+        E + 24.
+    transformed : In
+        Give the integer a.
+    significand, exponent : Out
+        ``significand * 2^(max(exponent, 1) - 25)`` (FP16's fields with the hidden bit put in), or in a transformed
+        segment the integer ``significand``.
+    bad : Out
+        Negative or not finite; in a transformed segment above 2047.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        super().__init__(
+            {
+                "whole": In(16),
+                "byte": In(8),
+                "field": In(6),
+                "kind": In(2),
+                "exponent_code": In(5),
+                "transformed": In(1),
+                "significand": Out(11),
+                "exponent": Out(5),
+                "bad": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        raw, code = self.whole, self.exponent_code
+        leading = Cat(self.field[:4], self.field[4:].any())
+        integer = Signal(8)
+        with m.If(self.kind == KvMetadata.F6):
+            m.d.comb += integer.eq(Mux(self.field[5], Mux(self.field[4], leading << 2, leading << 1), leading)[:8])
+        with m.Else():
+            m.d.comb += integer.eq(self.byte)
+
+        # To 11 bits, but no further than the exponent can pay for.
+        shifted, left = normalize(m, Cat(integer, C(0, 3)), code)
+        fp16 = self.kind == KvMetadata.FP16
+        field = raw[10:15]
+        with m.If(self.transformed):
+            m.d.comb += self.significand.eq(integer)
+            if self.config.scale_bits > 8:
+                with m.If(fp16):
+                    m.d.comb += [self.significand.eq(raw), self.bad.eq(raw[11:] != 0)]
+        with m.Elif(fp16):
+            m.d.comb += [
+                self.significand.eq(Cat(raw[:10], field.any())),
+                self.exponent.eq(field),
+                self.bad.eq(raw[15] | (field == 31)),
+            ]
+        with m.Else():
+            m.d.comb += [
+                self.significand.eq(shifted),
+                # A zero never reaches the hidden bit.
+                self.exponent.eq(increment(m, left) & shifted[10].replicate(5)),
+            ]
+        return m

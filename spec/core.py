@@ -1,0 +1,201 @@
+"""Configuration of the accelerator core, its presets, and how a job is cut into blocks (docs/core.md)."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from spec.bitserial import BitSerialConfig
+from spec.datatypes import MAX_CODE_BITS
+from spec.packet import GROUP_HEADER_BITS, GROUP_SIZES, MAX_ROW_LENGTH, ROW_HEADER_BITS, WORD_BITS, Field
+from spec.prealigned import PrealignedConfig
+
+__all__ = ["CHANNEL_HEADER", "CORE_PRESETS", "CoreConfig", "Tiling", "core_preset", "split"]
+
+CHANNEL_HEADER = (
+    Field("channel_scale", 0, 32),
+    Field("words", 32, 16),
+    Field("reserved", 48, 15),
+    Field("parity", 63, 1),
+)
+"""First word of a channel's slice in a weight packet of the core: FP32 channel scale, 64-bit words of the row packet
+that follows, zeros, and a bit that makes the number of ones in the word even."""
+
+_RANGES = {"rows": (1, 64), "columns": (1, 64), "token_sets": (1, 2), "drain_chains": (1, 8), "result_lanes": (1, 32)}
+
+
+def split(count: int, most: int) -> list[int]:
+    """``count`` units in the fewest parts of at most ``most``, all equal but for a smaller last one (equation T1).
+
+    That is, parts of ``ceil(count / ceil(count / most))``: 5 in parts of up to 4 are 3 and 2, not 4 and 1.
+    """
+    part = -(-count // -(-count // most))
+    return [min(part, count - start) for start in range(0, count, part)]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The loops of a job, sizes in order: docs/core.md, section 2.
+
+    Attributes
+    ----------
+    tokens : list of int
+        Tokens of each token block.
+    outputs : list of int
+        Output channels of each super-block.
+    chunks : list of int
+        Input channels of each chunk.
+    """
+
+    tokens: list[int]
+    outputs: list[int]
+    chunks: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreConfig:
+    """Parameters of ``hw.core.AcceleratorCore``.
+
+    Parameters
+    ----------
+    rows : int
+        R, PEs along output channels, a power of two up to 64.
+    columns : int
+        C, PEs along tokens, a power of two up to 64.
+    token_sets : int
+        1 or 2: how many sets of C tokens take turns at every group of weights. 2 halves the weight stream, and a
+        group's least duration where ``RunningSums.interval`` sets it.
+    drain_chains : int
+        Chains through which a column's sums leave, each with a dequantizer and running sums of its own; a power of
+        two. A group lasts at least R / ``drain_chains`` cycles.
+    datapath : PrealignedConfig or BitSerialConfig
+        Kind of the PEs; lanes, largest group, datatypes; digit set and width of the aligned activations, or rounding.
+    chunk : int
+        Largest number of input channels that a pass goes through. Activations of two such chunks, or of more that are
+        smaller, are in the core at a time. A multiple of ``datapath.group_size``.
+    block_outputs : int
+        Largest super-block: output channels whose running sums are in the core. A multiple of ``rows``.
+    result_lanes : int
+        P, FP32 results per cycle and beat, a power of two; ``rows`` is a multiple of 2 P, and P of ``drain_chains``.
+    max_inputs, max_outputs : int
+        Largest K and N, up to 16384.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter, its value and what is allowed.
+    """
+
+    rows: int = 8
+    columns: int = 8
+    token_sets: int = 2
+    drain_chains: int = 2
+    datapath: PrealignedConfig | BitSerialConfig = field(default_factory=PrealignedConfig)
+    chunk: int = 512
+    block_outputs: int = 128
+    result_lanes: int = 4
+    max_inputs: int = MAX_ROW_LENGTH
+    max_outputs: int = 1 << 14
+
+    def __post_init__(self):
+        if not isinstance(self.datapath, PrealignedConfig | BitSerialConfig):
+            raise TypeError(f"datapath must be a PrealignedConfig or BitSerialConfig, not {self.datapath!r}")
+        unit = self.datapath.group_size
+        ranges = _RANGES | {
+            "chunk": (unit, 4096),
+            "block_outputs": (self.rows, 4095),
+            "max_inputs": (1, MAX_ROW_LENGTH),
+            "max_outputs": (1, 1 << 14),
+        }
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if type(value) is not int:
+                raise TypeError(f"{name} must be an int, not {value!r}")
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be in {least}..{most}, not {value!r}")
+        for name in ("rows", "columns", "drain_chains", "result_lanes"):
+            if getattr(self, name).bit_count() != 1:
+                raise ValueError(f"{name} must be a power of two, not {getattr(self, name)!r}")
+        multiples = {"chunk": unit, "block_outputs": self.rows, "rows": 2 * self.result_lanes}
+        multiples["result_lanes"] = self.drain_chains
+        for name, divisor in multiples.items():
+            if getattr(self, name) % divisor:
+                raise ValueError(f"{name} must be a multiple of {divisor}, not {getattr(self, name)!r}")
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of a full token block: C times the token sets."""
+        return self.columns * self.token_sets
+
+    @property
+    def drain_cycles(self) -> int:
+        """Cycles in which the sums of a group leave: R over the drain chains."""
+        return self.rows // self.drain_chains
+
+    @property
+    def stored_units(self) -> int:
+        """Units of ``datapath.group_size`` input channels that the chunk memories hold, a power of two: two of the
+        largest chunks, or more of smaller ones."""
+        return 2 << (self.chunk // self.datapath.group_size - 1).bit_length()
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Group sizes that a job may have."""
+        return tuple(size for size in GROUP_SIZES if size <= self.datapath.group_size)
+
+    @cached_property
+    def max_words(self) -> int:
+        """64-bit words of the longest row packet: a chunk of INT8 in the smallest groups."""
+        groups = -(-self.chunk // GROUP_SIZES[0])
+        bits = ROW_HEADER_BITS + groups * GROUP_HEADER_BITS + self.chunk * MAX_CODE_BITS
+        return -(-bits // WORD_BITS)
+
+    def tiling(self, tokens: int, inputs: int, outputs: int) -> Tiling:
+        """How a job of M = ``tokens``, K = ``inputs``, N = ``outputs`` is cut (equations T1 to T4)."""
+        unit, rows = self.datapath.group_size, self.rows
+        groups = split(-(-inputs // unit), self.chunk // unit)
+        blocks = split(-(-outputs // rows), self.block_outputs // rows)
+
+        def ragged(parts, unit, total):
+            sizes = [unit * part for part in parts]
+            return [*sizes[:-1], total - sum(sizes[:-1])]
+
+        full, rest = divmod(tokens, self.block_tokens)
+        return Tiling(
+            tokens=[self.block_tokens] * full + [rest] * (rest > 0),
+            outputs=ragged(blocks, rows, outputs),
+            chunks=ragged(groups, unit, inputs),
+        )
+
+
+CORE_PRESETS = {
+    "dense": CoreConfig(),
+    "paper": CoreConfig(drain_chains=1, datapath=BitSerialConfig()),
+    "edge": CoreConfig(
+        rows=4,
+        columns=4,
+        token_sets=1,
+        drain_chains=1,
+        datapath=PrealignedConfig(lanes=8),
+        chunk=256,
+        block_outputs=64,
+        result_lanes=1,
+    ),
+    "tiny": CoreConfig(
+        rows=2,
+        columns=2,
+        token_sets=2,
+        drain_chains=1,
+        datapath=PrealignedConfig(lanes=4, group_size=32),
+        chunk=64,
+        block_outputs=8,
+        result_lanes=1,
+    ),
+}
+"""``dense``: 8 x 8 PEs of 16 lanes; ``paper``: 8 x 8 of BitMoD's bit-serial PEs, 4 lanes;
+``edge``: small; ``tiny``: for fast tests, every loop with few iterations."""
+
+
+def core_preset(name: str, **changes) -> CoreConfig:
+    """The named preset, with ``changes`` applied. Raises ValueError for an unknown name, naming the known ones."""
+    if name not in CORE_PRESETS:
+        raise ValueError(f"preset must be one of {tuple(CORE_PRESETS)}, not {name!r}")
+    return replace(CORE_PRESETS[name], **changes)

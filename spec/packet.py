@@ -1,0 +1,75 @@
+"""Bit layout of the row packet: one output channel's quantized weight groups, as the decoder reads them.
+
+A packet is a row header followed by the row's groups, each a group header and its codes, with no padding in between;
+zero bits then fill it to a multiple of 64. Bits are numbered from the least significant bit of the first byte
+(little endian, LSB first). Padding once a row and not once a group matters: at G = 128 a lone 16-bit header would
+otherwise cost a 64-bit word, 4.5 bits per FP4 weight where this layout takes 4.13.
+
+=============  =====  ==========================================================================================
+row header     bits   meaning
+=============  =====  ==========================================================================================
+length         13:0   number of weights of the row, minus 1 (1..16384)
+group_size     15:14  code of the group size: 0 = 32, 1 = 64, 2 = 128, 3 reserved
+=============  =====  ==========================================================================================
+
+=============  =====  ==========================================================================================
+group header   bits   meaning
+=============  =====  ==========================================================================================
+datatype       3:0    :class:`spec.datatypes.Datatype`; 0 and 12..15 reserved
+select         5:4    which of the datatype's four special values the negative-zero code stands for
+scale          13:6   scale8, the group's unsigned 8-bit scaling factor
+short          14     1 in a group with fewer weights than the group size (only ever a row's last)
+parity         15     makes the number of ones in header and codes even; a row's first group includes the row header
+=============  =====  ==========================================================================================
+
+Codes follow in the order of the input channels. A group is padded with zero codes to a multiple of the lanes; lanes
+past the row's length take no part in the sum, whatever their code.
+"""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "GROUP_HEADER",
+    "GROUP_HEADER_BITS",
+    "GROUP_SIZES",
+    "MAX_ROW_LENGTH",
+    "ROW_HEADER",
+    "ROW_HEADER_BITS",
+    "WORD_BITS",
+    "Field",
+    "group_size_code",
+]
+
+WORD_BITS = 64
+MAX_ROW_LENGTH = 1 << 14
+GROUP_SIZES = (32, 64, 128)
+"""Supported group sizes; the index is the code in the row header."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A bit field: ``width`` bits, the lowest at ``offset`` from the header's first bit."""
+
+    name: str
+    offset: int
+    width: int
+
+
+ROW_HEADER = (Field("length", 0, 14), Field("group_size", 14, 2))
+ROW_HEADER_BITS = 16
+
+GROUP_HEADER = (
+    Field("datatype", 0, 4),
+    Field("select", 4, 2),
+    Field("scale", 6, 8),
+    Field("short", 14, 1),
+    Field("parity", 15, 1),
+)
+GROUP_HEADER_BITS = 16
+
+
+def group_size_code(group_size: int) -> int:
+    """Row header code of a group size. Raises ValueError for a size that is not supported."""
+    if group_size not in GROUP_SIZES:
+        raise ValueError(f"group_size must be one of {GROUP_SIZES}, not {group_size!r}")
+    return GROUP_SIZES.index(group_size)

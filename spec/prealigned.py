@@ -1,0 +1,133 @@
+"""Configuration of the pre-aligned datapath, with the widths that follow from it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from spec.choices import require_choice
+from spec.datatypes import FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from spec.digits import DIGIT_SETS, DigitSet
+from spec.packet import GROUP_SIZES
+
+__all__ = ["PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
+
+ACTIVATION_BITS = range(10, 25)
+LANES = (4, 8, 16, 32)
+SEGMENT_BITS = range(1, 65)
+
+
+def magnitude_limit(datatype: Datatype) -> int:
+    """Largest magnitude of a value of the datatype; 16 for FP3 and FP4, whose special values may be that large."""
+    if datatype in FP_MAGNITUDES:
+        return SPECIAL_LIMIT
+    return max(abs(code_value(datatype, code) or 0) for code in range(1 << code_bits(datatype)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrealignedConfig:
+    """Parameters of ``PrealignedPE`` and of the blocks at a tile's edge that serve it.
+
+    Parameters
+    ----------
+    digits : DigitSet
+    lanes : int
+        Weights and activations multiplied per cycle in each PE: 4, 8, 16 or 32.
+    activation_bits : int
+        W, 10..24: width of an aligned activation.
+    registers : tuple of int, optional
+        Numbers of rows of the carry-save tree at which a pipeline register lies; ``lanes`` is the one behind the
+        selection. By default lanes, half of it and so on to 2.
+    segment_bits : int
+        Bits of the PE's accumulator between two saved carries: 1 (carry-save, the default) to 64; from its width on,
+        one carry chain through the accumulator.
+    group_size : int
+        Largest group, 32, 64 or 128.
+    datatypes : tuple of Datatype
+        The datatypes that the decoder knows; all by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter, its value and what is allowed.
+    """
+
+    digits: DigitSet = DIGIT_SETS["radix8+"]
+    lanes: int = 16
+    activation_bits: int = 16
+    registers: tuple[int, ...] | None = None
+    segment_bits: int = 1
+    group_size: int = 128
+    datatypes: tuple[Datatype, ...] = tuple(Datatype)
+
+    def __post_init__(self):
+        if not isinstance(self.digits, DigitSet):
+            raise TypeError(f"digits must be a DigitSet, not {self.digits!r}")
+        whole = {
+            "lanes": LANES,
+            "activation_bits": ACTIVATION_BITS,
+            "segment_bits": SEGMENT_BITS,
+            "group_size": GROUP_SIZES,
+        }
+        for name, allowed in whole.items():
+            require_choice(name, getattr(self, name), allowed)
+        if self.registers is None:
+            halves = tuple(self.lanes >> k for k in range(self.lanes.bit_length() - 1))
+            object.__setattr__(self, "registers", halves)
+        legal = range(2, self.lanes + 1)
+        if (
+            not isinstance(self.registers, tuple)
+            or any(type(r) is not int or r not in legal for r in self.registers)
+            or not self.registers
+            or list(self.registers) != sorted(set(self.registers), reverse=True)
+        ):
+            raise ValueError(
+                f"registers must be a non-empty descending tuple of row counts 2..{self.lanes}, not {self.registers!r}"
+            )
+        if not self.datatypes or any(not isinstance(d, Datatype) for d in self.datatypes):
+            raise ValueError(f"datatypes must be a non-empty tuple of Datatype, not {self.datatypes!r}")
+
+    @property
+    def plane_bits(self) -> int:
+        """Bits of weight between two digit planes."""
+        return self.digits.plane_bits
+
+    @property
+    def activation_limit(self) -> int:
+        """Largest magnitude of an aligned activation."""
+        return 2 ** (self.activation_bits - 1) - 1
+
+    def multiple_bits(self, multiple: int) -> int:
+        """Width of ``multiple`` times an aligned activation, two's complement."""
+        return 1 + (multiple * self.activation_limit).bit_length()
+
+    @cached_property
+    def product_bits(self) -> int:
+        """Width of a lane's signed multiple."""
+        return self.multiple_bits(max(self.digits.multiples))
+
+    @cached_property
+    def weight_limit(self) -> int:
+        """Largest magnitude of a weight of the datatypes."""
+        return max(magnitude_limit(d) for d in self.datatypes)
+
+    @cached_property
+    def accumulator_bits(self) -> int:
+        """1 + ceil(log2(G * max|w| * max|q| + 1)): every group's sum fits."""
+        total = 1 + (self.group_size * self.weight_limit * self.activation_limit).bit_length()
+        # A row of the tree must fit as well, whatever the datatypes are.
+        return max(total, self.product_bits + self.lanes.bit_length())
+
+    @property
+    def beats(self) -> int:
+        """Beats of a full group: cycles per plane."""
+        return ceil(self.group_size / self.lanes)
+
+
+PREALIGNED_PRESETS = {
+    "dense": PrealignedConfig(),
+    "dense-fp4": PrealignedConfig(digits=DIGIT_SETS["radix8-fp4"]),
+    "precise": PrealignedConfig(activation_bits=19),
+}
+"""``dense``: FP3 and INT3 in one step, FP4, INT4, INT5 and INT6 in two, INT8 in three; ``dense-fp4``: FP4
+in one, too; ``precise``: ``dense`` at the smallest W whose error is nowhere above that of ``BitSerialPE`` with
+``trunc``, neither median nor maximum, outliers x 100 and real activations included (docs/prealigned-error.md)."""

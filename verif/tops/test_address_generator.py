@@ -1,0 +1,77 @@
+"""The address generator's AXI block against the model: streams, registers, pools that do not fit, resets."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from hosts.address_generator import Case, columns_of, tight_pools
+from hw.rlkv.layouts import CommandLayout, OperationLayout
+from hw.tops.address_generator import KvAddressGeneratorAxi, field_positions
+from sim.beats import to_ints
+from sim.design import build_design
+from sim.layout import pack
+from sim.runner import run
+from spec.rlkv import CommandKind, RlkvCommand, RlkvConfig, RlkvError, RlkvOp, rlkv_preset
+from verif.rlkv.scenario import disciplined, random_masks, wild
+
+CONFIG = rlkv_preset("tiny")
+
+
+def as_bytes(layout, items, kind) -> np.ndarray:
+    """uint8 [item, bytes of TDATA]."""
+    size = -(-layout.size // 8)
+    values = to_ints(pack(layout, columns_of(items, kind)))
+    return np.frombuffer(b"".join(int(value).to_bytes(size, "little") for value in values), np.uint8).reshape(-1, size)
+
+
+def vectors(name: str, case: Case) -> dict[str, np.ndarray]:
+    """Operations ``i``, commands ``o``, commands per operation ``n``, status ``s``."""
+    config, model = case.config, case.model
+    ends = np.flatnonzero([command.last for command in case.expected])
+    status = [model.errors, model.count, sum(1 << request for request in model.sequences), model.free_blocks]
+    return {
+        f"{name}_i": as_bytes(OperationLayout(config), case.ops, type(case.ops[0])),
+        f"{name}_o": as_bytes(CommandLayout(config), case.expected, RlkvCommand),
+        f"{name}_n": np.diff(ends, prepend=-1),
+        f"{name}_s": np.array(status),
+    }
+
+
+def beyond(config: RlkvConfig) -> list[tuple[str, int]]:
+    """Each pool register with the lowest and the highest bit that the build does not have."""
+    bases = [(f"{pool}_base", 1 << bit) for pool in ("full", "window", "block") for bit in (config.address_bits, 63)]
+    counts = [(name, 1 << 31) for name in ("full_areas", "window_areas", "blocks")]
+    return bases + counts
+
+
+@pytest.mark.sim
+def test_generator_behind_axi(rng, seed):
+    pools = tight_pools(CONFIG, full=8, window=9, blocks=40)
+    cases = {
+        "disciplined": disciplined(CONFIG, pools, rng, steps=6),
+        "wild": wild(CONFIG, pools, rng, steps=100),
+        "policy": Case(CONFIG, pools),
+        "open": Case(CONFIG, pools),
+    }
+    cases["policy"].policy(random_masks(CONFIG, rng))
+    cases["open"].do(RlkvOp.OPEN, request=1)
+    vector = {key: value for name, case in cases.items() for key, value in vectors(name, case).items()}
+    done = RlkvCommand(kind=CommandKind.DONE, request=1, last=1, status=RlkvError.ADDRESS)
+    vector["refused_o"] = as_bytes(CommandLayout(CONFIG), [done], RlkvCommand)
+    options = {
+        "pools": asdict(pools),
+        "beyond": beyond(CONFIG),
+        "build": CONFIG.layers - 1 | CONFIG.heads << 8 | CONFIG.group << 16 | CONFIG.requests << 24,
+    }
+    built = build_design(KvAddressGeneratorAxi(CONFIG), "kv_address_generator_axi")
+    run(built, "verif.tops.tb_address_generator", vectors=vector, options=options, seed=seed)
+
+
+def test_positions_of_fields_are_the_layout():
+    """The positions that the sidecar states are those that the packed beats have."""
+    layout = OperationLayout(CONFIG)
+    for name, (low, width) in field_positions(layout).items():
+        columns = {field: np.array([0], np.uint64) for field, _ in layout} | {name: np.array([1], np.uint64)}
+        assert to_ints(pack(layout, columns)) == [1 << low]
+        assert width == layout[name].width

@@ -1,0 +1,39 @@
+"""The core's registers: what a driver can do, and cannot."""
+
+import pytest
+
+from hw.tops.core_registers import CoreRegisters
+from sim.design import build_design
+from sim.runner import run
+from spec.datatypes import Datatype
+from verif.axi.tops import BUILD, BehindAxiLite, CoreBuild
+
+
+@pytest.mark.sim
+def test_jobs_errors_and_counters(seed):
+    built = build_design(BehindAxiLite(CoreRegisters(BUILD)), "core_registers")
+    run(built, "verif.tops.tb_core", seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 0}, r"rows must be an int in 1\.\.255, not 0"),
+        ({"lanes": 16.0}, r"lanes must be an int in 1\.\.255, not 16\.0"),
+        ({"window": 256}, r"window must be an int in 0\.\.255, not 256"),
+        ({"max_inputs": 65536}, r"max_inputs must be an int in 1\.\.65535, not 65536"),
+        ({"datatypes": ()}, r"datatypes must be a non-empty tuple"),
+        (
+            {"group_sizes": (48,)},
+            r"group_sizes must be .* out of \(32, 64, 128\), not \(48,\)",
+        ),
+        ({"special_values": (17,)}, r"special_values must be a non-empty tuple"),
+        ({"rows": 255, "columns": 255}, r"rows \* columns \* lanes must be below 65536"),
+    ],
+)
+def test_impossible_builds_are_named(changes, message):
+    good = {"rows": 2, "columns": 2, "lanes": 4, "window": 16, "datatypes": (Datatype.FP4,)}
+    good |= {"chunk": 128, "block_outputs": 16, "token_sets": 1, "special_values": (5,), "fp4_special_values": (5,)}
+    CoreBuild(**good)
+    with pytest.raises(ValueError, match=message):
+        CoreBuild(**{**good, **changes})
