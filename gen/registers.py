@@ -96,7 +96,7 @@ def markdown() -> str:
 def _map_section(name: str, registers: RegisterMap) -> list[str]:
     heads = [register for register in registers.registers if register.index in (None, 0)]
     counts = {head.name: sum(other.name == head.name for other in registers.registers) for head in heads}
-    parts = [f"## {registers.title}", "", f"{registers.description} (`spec/{name}.rdl`)", ""]
+    parts = [f"## {registers.title}", "", f"{registers.description} (`hw/tops/{name}.rdl`)", ""]
     parts += ["| address | register | |", "|---|---|---|"]
     for register in heads:
         parts.append(f"| {_addresses(register, counts)} | `{_label(register, counts)}` | {register.title} |")

@@ -10,9 +10,10 @@ import torch
 from gen.synth.liberty import Library
 from gen.synth.run import QUICK, synthesize
 from gen.verilog import emit
+from golden.bitserial.column import dot_products, steps_per_row
 from golden.bitserial.reference import reference
 from golden.llm import CHECKPOINT_CAVEAT, MODEL_NAME, capture_activations, layer_weight, text_hash
-from golden.weights import dot_products, quantize, steps_per_row
+from golden.weights import quantize
 from hosts.column import multiply
 from hosts.demo.report import Column, Item, Section
 from hw.bitserial.column import PEColumn

@@ -13,10 +13,10 @@ from verif.axi.rdl import promises
 from verif.axi.tops import BehindAxiLite
 
 FILES = {
-    "core": ROOT / "hw" / "spec" / "core.rdl",
-    "column": ROOT / "hw" / "spec" / "column.rdl",
-    "score_core": ROOT / "hw" / "spec" / "score_core.rdl",
-    "value_core": ROOT / "hw" / "spec" / "value_core.rdl",
+    "core": ROOT / "hw" / "tops" / "core.rdl",
+    "column": ROOT / "hw" / "tops" / "column.rdl",
+    "score_core": ROOT / "hw" / "tops" / "score_core.rdl",
+    "value_core": ROOT / "hw" / "tops" / "value_core.rdl",
     "toy": Path(__file__).with_name("toy.rdl"),
 }
 

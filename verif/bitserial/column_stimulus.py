@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from amaranth.lib import data
 
-from golden.weights import ColumnResult, column_model
+from golden.bitserial.column import ColumnResult, column_model
 from hw.bitserial.column import PEColumn
 from hw.bitserial.column_pe import ActivationBeat
 from sim.design import build_design

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from golden.weights import QuantizedWeight, terms
+from golden.bitserial.decoder import terms
+from golden.weights import QuantizedWeight
 from spec.datatypes import Datatype, terms_per_weight
 from verif.bitserial.pe_trace import Steps
 

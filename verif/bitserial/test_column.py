@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import QuantizedWeight, dot_products, row_packets
+from golden.bitserial.column import dot_products
+from golden.weights import QuantizedWeight, row_packets
 from hw.bitserial.special_values import SpecialWrite
 from sim.build import ROOT
 from sim.job import Job, run_jobs

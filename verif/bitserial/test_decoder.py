@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import terms
+from golden.bitserial.decoder import terms
 from hw.bitserial.decoder import CodeBeat, TermBeat, TermDecoder
 from hw.bitserial.special_values import SPECIAL_VALUES
 from sim.design import build_design

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from golden.bitserial.column import group_sums
 from golden.bitserial.decoder import Terms
 from golden.bitserial.pe import Activations, accumulate
 from golden.llm import capture_activations
-from golden.weights import QuantizedWeight, group_sums, quantize
+from golden.weights import QuantizedWeight, quantize
 from hw.bitserial.dequantizer import RescaledPE, ScaledSum
 from hw.bitserial.pe import BitSerialPE
 from sim.design import build_design

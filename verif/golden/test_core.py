@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from golden.bitserial.column import MARKED_BITS
 from golden.core import (
     CoreJob,
     Packets,
@@ -24,7 +25,7 @@ from golden.core import (
     write_layer,
 )
 from golden.prealigned import align, group_values
-from golden.weights import MARKED_BITS, QuantizedWeight, unpack_rows
+from golden.weights import QuantizedWeight, unpack_rows
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from spec.prealigned import PrealignedConfig

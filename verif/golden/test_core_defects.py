@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from golden.bitserial.column import MARKED_BITS
 from golden.core import (
     CoreJob,
     activation_stream,
@@ -13,7 +14,6 @@ from golden.core import (
     job_model,
     weight_stream,
 )
-from golden.weights import MARKED_BITS
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from verif.golden.weights_helpers import random_activations, random_weight

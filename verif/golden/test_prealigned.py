@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from golden.bitserial.column import MARKED_BITS
 from golden.prealigned import (
     align,
     deviation_bound,
@@ -15,7 +16,7 @@ from golden.prealigned import (
     group_values,
     running_sums,
 )
-from golden.weights import MARKED_BITS, QuantizedWeight, quantize
+from golden.weights import QuantizedWeight, quantize
 from spec.datatypes import Datatype
 from spec.prealigned import ACTIVATION_BITS
 from verif.golden.weights_helpers import random_activations, random_weight, real_layer

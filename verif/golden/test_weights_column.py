@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import MARKED_BITS, QuantizedWeight, column_model, dot_products, row_packets, steps_per_row
+from golden.bitserial.column import MARKED_BITS, column_model, dot_products, steps_per_row
+from golden.weights import QuantizedWeight, row_packets
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.errors import WeightError

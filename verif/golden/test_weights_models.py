@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from golden.bitserial.reference import reference
-from golden.weights import QuantizedWeight, dot_products, group_sums, relative_error_bound, terms
+from golden.bitserial.column import dot_products, group_sums
+from golden.bitserial.decoder import terms
+from golden.bitserial.reference import reference, relative_error_bound
+from golden.weights import QuantizedWeight
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import Datatype, special_value_allowed, terms_per_weight
 from verif.golden import weights_oracle as oracle

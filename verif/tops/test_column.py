@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from golden.weights import MARKED_BITS, dot_products, quantize, row_packets
+from golden.bitserial.column import MARKED_BITS, dot_products
+from golden.weights import quantize, row_packets
 from hw.tops.column import PEColumnAxi
 from sim.design import build_design
 from sim.runner import run
