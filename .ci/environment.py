@@ -42,9 +42,8 @@ def check_interpreter(group):
     )
     if platform.system() != "Linux" or platform.python_implementation() != "CPython" or sys.version_info[:2] < OLDEST:
         fail(
-            "{} is {}, and CPython {}.{} or later on Linux is needed: name another with make PYTHON=/path/to/python".format(
-                sys.executable, found, *OLDEST
-            )
+            "{} is {}, and CPython {}.{} or later on Linux is needed: "
+            "name another with make PYTHON=/path/to/python".format(sys.executable, found, *OLDEST)
         )
     if sys.version_info[:2] not in TRIED[group] or platform.machine() not in ("x86_64", "AMD64"):
         versions = ", ".join("{}.{}".format(*version) for version in TRIED[group])

@@ -92,7 +92,10 @@ def test_refitted_scales_solve_the_normal_equations(rng):
     target = np.concatenate([root @ x[0, 0, t].numpy() for t in range(30)])
     expected = np.linalg.lstsq(rows, target, rcond=None)[0]
     assert (expected > 0).all()
-    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    # The ridge that keeps singular problems solvable, 1e-6 of the mean diagonal, moves a solution by this at most.
+    gram = rows.T @ rows
+    moved = 1e-6 * gram.diagonal().mean() / np.linalg.eigvalsh(gram)[0] * np.linalg.norm(expected)
+    assert np.linalg.norm(got - expected) <= moved
 
 
 @pytest.mark.parametrize("fmt", [KeyFormat(**ATTENTION), KeyFormat(code="ternary", anomalous_code=None, **ATTENTION)])
