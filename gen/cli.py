@@ -86,13 +86,16 @@ command(kv_pack)
 @command
 def registers(
     out: Annotated[Path, typer.Option(help="Directory for the C headers.")] = Path("build/registers"),
-    document: Annotated[Path | None, typer.Option(help="Markdown file for the register maps.")] = None,
+    preset: Preset = "paper",
+    docs: Annotated[
+        Path | None, typer.Option(help="Directory for registers.md and encodings.md; default: out.")
+    ] = None,
 ) -> None:
-    """Write the register maps as C headers and, if asked, as documentation."""
+    """Write register maps and encodings as C headers and as Markdown."""
     from gen.registers import write_registers
 
-    for name in write_registers(out, document=document):
-        stdout.print(out / name, highlight=False, soft_wrap=True)
+    for path in write_registers(out, preset=preset, docs=docs):
+        stdout.print(path, highlight=False, soft_wrap=True)
 
 
 def find_tops(preset: str, names: list[str] | None = None) -> list:

@@ -1,4 +1,4 @@
-"""Register maps as C headers and as Markdown, from the SystemRDL files of ``spec``."""
+"""Register maps as C headers and as Markdown, from the SystemRDL files beside the tops; and the encodings with them."""
 
 import os
 import re
@@ -7,9 +7,12 @@ from pathlib import Path
 
 from peakrdl_cheader.exporter import CHeaderExporter
 
+from gen import c_formats, encodings
+from gen.tops import ADDRESS_GENERATORS
 from gen.verilog import write_atomically
 from hw.axi import definitions
 from hw.axi.definitions import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
+from spec.choices import require_choice
 
 __all__ = ["c_header", "markdown", "write_registers"]
 
@@ -17,28 +20,35 @@ RDL = Path(definitions.__file__).parents[1] / "tops"
 COMMAND = "bitmosaic registers"
 
 
-def write_registers(out_dir: Path, *, document: Path | None = None) -> list[Path]:
-    """Write ``<map>.h`` for each map, and ``registers.md`` for all of them; returns what was written.
+def write_registers(out_dir: Path, *, preset: str = "paper", docs: Path | None = None) -> list[Path]:
+    """Write ``<map>.h`` for each map, ``bitmosaic_formats.h``, ``bitmosaic_transfers.h``, and ``registers.md`` and
+    ``encodings.md``; returns what was written.
 
     Parameters
     ----------
     out_dir : Path
         Directory for the files; made if need be.
-    document : Path, optional
-        Where the Markdown goes; default ``out_dir/registers.md``.
+    preset : str
+        Whose address generator ``bitmosaic_transfers.h`` is for.
+    docs : Path, optional
+        Directory for the Markdown; default ``out_dir``.
 
     Raises
     ------
     NotADirectoryError
         ``out_dir`` is a file.
     ValueError
-        A register map is invalid.
+        A register map is invalid, or ``preset`` has no address generator.
     """
     out_dir = Path(out_dir)
+    docs = Path(docs or out_dir)
+    require_choice("preset", preset, ADDRESS_GENERATORS)
     if out_dir.exists() and not out_dir.is_dir():
         raise NotADirectoryError(f"out must be a directory, and {out_dir} is a file")
     texts = {out_dir / f"{load_map(name).name}.h": c_header(name) for name in MAPS}
-    texts[Path(document) if document else out_dir / "registers.md"] = markdown()
+    texts[out_dir / "bitmosaic_formats.h"] = c_formats.formats_header()
+    texts[out_dir / "bitmosaic_transfers.h"] = c_formats.transfers_header(preset, ADDRESS_GENERATORS[preset])
+    texts |= {docs / "registers.md": markdown(), docs / "encodings.md": encodings.markdown()}
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
@@ -70,7 +80,7 @@ def markdown() -> str:
     parts = [
         "# Registers",
         "",
-        f"Written by `{COMMAND}` from the SystemRDL files in `spec/`. Do not edit.",
+        f"Written by `{COMMAND}` from the SystemRDL files in `hw/tops/`. Do not edit.",
         "",
         "Registers are 32 bits wide and little endian, at byte addresses of AXI4-Lite. An access to an address not",
         "listed, or not a multiple of 4, is answered with SLVERR. Writes change the bytes that their strobes name.",

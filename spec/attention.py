@@ -21,8 +21,10 @@ __all__ = [
     "QUERY_HEADER",
     "QUERY_WORD_BITS",
     "SCALE_BYTES",
+    "SCORE_DATA",
     "SCORE_USER",
     "TRANSFORMS",
+    "WEIGHT_DATA",
     "AttentionConfig",
     "AttentionError",
 ]
@@ -44,16 +46,26 @@ TRANSFORMS = frozenset({KvTransform.WHT, KvTransform.RFFT})
 QUERY_WORD_BITS = 64
 """A beat of a query packet: the header, two words of mask, then four FP16 elements a beat."""
 QUERY_HEADER = (
-    Field("channels", 0, 4),
-    Field("segment0", 4, 4),
-    Field("transform0", 8, 2),
-    Field("transform1", 10, 2),
+    Field("channels", 0, 4, "head dim / 8 - 1"),
+    Field("segment0", 4, 4, "channels of segment 0 / 8 - 1"),
+    Field("transform0", 8, 2, "KvTransform of segment 0"),
+    Field("transform1", 10, 2, "KvTransform of segment 1; 0 when there is none"),
 )
 """Header of a query packet: the codes of the key blocks' headers. The other bits are 0."""
-PACKET_USER = (Field("exact", 0, 1), Field("final", 1, 1))
+PACKET_USER = (
+    Field("exact", 0, 1, "a run of exact tokens, or the probability of one"),
+    Field("final", 1, 1, "the list's last packet, or of its last group of probabilities"),
+)
 """TUSER of packets and probabilities at the AXI blocks; a packet's is that of its first beat."""
-SCORE_USER = (Field("marked", 0, 1), Field("final", 1, 1))
+SCORE_USER = (Field("marked", 0, 1, "not a result: an error"), Field("final", 1, 1, "of the list's last packet"))
 """TUSER of scores at the AXI block."""
+SCORE_DATA = (Field("value", 0, 32, "FP32 score"), Field("value_scale", 32, 16, "FP16 scale of an exact token's value"))
+"""TDATA of scores at the AXI block, 64 bits; the others are 0."""
+WEIGHT_DATA = (
+    Field("value", 0, 16, "FP16 probability"),
+    Field("scale", 16, 16, "FP16 scale of an exact token's value"),
+)
+"""TDATA of probabilities at the AXI block."""
 
 
 class AttentionError(IntEnum):

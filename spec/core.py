@@ -11,13 +11,12 @@ from spec.prealigned import PrealignedConfig
 __all__ = ["CHANNEL_HEADER", "CORE_PRESETS", "CoreConfig", "Tiling", "core_preset", "split"]
 
 CHANNEL_HEADER = (
-    Field("channel_scale", 0, 32),
-    Field("words", 32, 16),
-    Field("reserved", 48, 15),
-    Field("parity", 63, 1),
+    Field("channel_scale", 0, 32, "FP32 scale of the output channel"),
+    Field("words", 32, 16, "64-bit words of the row packet that follows"),
+    Field("reserved", 48, 15, "0"),
+    Field("parity", 63, 1, "makes the number of ones in the word even"),
 )
-"""First word of a channel's slice in a weight packet of the core: FP32 channel scale, 64-bit words of the row packet
-that follows, zeros, and a bit that makes the number of ones in the word even."""
+"""First word of a channel's slice in a weight packet of the core."""
 
 _RANGES = {"rows": (1, 64), "columns": (1, 64), "token_sets": (1, 2), "drain_chains": (1, 8), "result_lanes": (1, 32)}
 

@@ -4,24 +4,6 @@ A block is one AXI4-Stream packet: a 64-bit header, then (each present only when
 mask, the token bitmap and the metadata, then the token-major rows; zero bytes fill it to a multiple of 16. Little
 endian, LSB first.
 
-==========  ======  ================================================================================================
-header      bits    meaning
-==========  ======  ================================================================================================
-version     1:0     1
-format      4:2     :class:`KvFormat` of segment 0
-transform0  6:5     :class:`KvTransform` of segment 0
-transform1  8:7     :class:`KvTransform` of segment 1 (K1); 0 when there is none
-metadata    10:9    :class:`KvMetadata` of both segments
-channels    14:11   head dim D / 8 - 1
-segment0    18:15   channels of segment 0 / 8 - 1; the other D - n0 channels, if any, are segment 1
-rows        25:19   tokens stored - 1
-span        29:26   length of the token bitmap / 64; 0: no bitmap, the tokens are consecutive
-token       49:30   index of the first token (of the bitmap's first bit)
-exponent0   54:50   exponent of segment 0's integer scales + 24
-exponent1   59:55   the same for segment 1
-check       63:60   makes the XOR of the header's 16 nibbles 9
-==========  ======  ================================================================================================
-
 Sinks, the newest tokens and RLKV's window heads are not in blocks: they are FP16 or INT8 tensors of their own.
 """
 
@@ -65,19 +47,19 @@ TRITS_PER_BYTE = 5
 TRANSFORM_SIZES = (16, 32, 64, 128)
 
 HEADER = (
-    Field("version", 0, 2),
-    Field("format", 2, 3),
-    Field("transform0", 5, 2),
-    Field("transform1", 7, 2),
-    Field("metadata", 9, 2),
-    Field("channels", 11, 4),
-    Field("segment0", 15, 4),
-    Field("rows", 19, 7),
-    Field("span", 26, 4),
-    Field("token", 30, 20),
-    Field("exponent0", 50, 5),
-    Field("exponent1", 55, 5),
-    Field("check", 60, 4),
+    Field("version", 0, 2, "1"),
+    Field("format", 2, 3, "KvFormat of segment 0"),
+    Field("transform0", 5, 2, "KvTransform of segment 0"),
+    Field("transform1", 7, 2, "KvTransform of segment 1 (K1); 0 when there is none"),
+    Field("metadata", 9, 2, "KvMetadata of both segments"),
+    Field("channels", 11, 4, "head dim D / 8 - 1"),
+    Field("segment0", 15, 4, "channels of segment 0 / 8 - 1; the other channels, if any, are segment 1"),
+    Field("rows", 19, 7, "tokens stored - 1"),
+    Field("span", 26, 4, "length of the token bitmap / 64; 0: no bitmap, the tokens are consecutive"),
+    Field("token", 30, 20, "index of the first token (of the bitmap's first bit)"),
+    Field("exponent0", 50, 5, "exponent of segment 0's integer scales + 24"),
+    Field("exponent1", 55, 5, "the same for segment 1"),
+    Field("check", 60, 4, "makes the XOR of the header's 16 nibbles 9"),
 )
 
 

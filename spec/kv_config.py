@@ -14,12 +14,12 @@ _ROWS = frozenset(KvFormat) - {KvFormat.CENTRE}
 """Formats with rows."""
 
 OUTPUT_USER = (
-    Field("error", 0, 1),
-    Field("token_last", 1, 1),
-    Field("channel", 4, 8),
-    Field("token", 12, 20),
+    Field("error", 0, 1, "marked: not a result"),
+    Field("token_last", 1, 1, "last beat of a token"),
+    Field("channel", 4, 8, "channel of lane 0"),
+    Field("token", 12, 20, "token index"),
 )
-"""TUSER of the output: marked; last beat of a token; channel of lane 0; token index. Bits 2 and 3 are 0."""
+"""TUSER of the output. Bits 2 and 3 are 0."""
 OUTPUT_USER_BITS = 32
 
 
@@ -27,6 +27,7 @@ class KvError(IntEnum):
     """Code of the first error since the last clear; 0: none."""
 
     NONE = 0
+    """No error since the last clear."""
     HEADER = 1
     """Header check or version."""
     FORMAT = 2

@@ -40,8 +40,11 @@ class KvTransform(IntEnum):
     """Inverse transform over a segment's channels; 3 is reserved."""
 
     NONE = 0
+    """The channels as they are."""
     WHT = 1
+    """Walsh-Hadamard."""
     RFFT = 2
+    """Real Fourier."""
 
 
 class KvMetadata(IntEnum):

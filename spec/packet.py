@@ -5,23 +5,6 @@ zero bits then fill it to a multiple of 64. Bits are numbered from the least sig
 (little endian, LSB first). Padding once a row and not once a group matters: at G = 128 a lone 16-bit header would
 otherwise cost a 64-bit word, 4.5 bits per FP4 weight where this layout takes 4.13.
 
-=============  =====  ==========================================================================================
-row header     bits   meaning
-=============  =====  ==========================================================================================
-length         13:0   number of weights of the row, minus 1 (1..16384)
-group_size     15:14  code of the group size: 0 = 32, 1 = 64, 2 = 128, 3 reserved
-=============  =====  ==========================================================================================
-
-=============  =====  ==========================================================================================
-group header   bits   meaning
-=============  =====  ==========================================================================================
-datatype       3:0    :class:`spec.datatypes.Datatype`; 0 and 12..15 reserved
-select         5:4    which of the datatype's four special values the negative-zero code stands for
-scale          13:6   scale8, the group's unsigned 8-bit scaling factor
-short          14     1 in a group with fewer weights than the group size (only ever a row's last)
-parity         15     makes the number of ones in header and codes even; a row's first group includes the row header
-=============  =====  ==========================================================================================
-
 Codes follow in the order of the input channels. A group is padded with zero codes to a multiple of the lanes; lanes
 past the row's length take no part in the sum, whatever their code.
 """
@@ -48,22 +31,26 @@ GROUP_SIZES = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Field:
-    """A bit field: ``width`` bits, the lowest at ``offset`` from the header's first bit."""
+    """A bit field: ``width`` bits, the lowest at ``offset`` from the first bit; ``text`` says what it holds."""
 
     name: str
     offset: int
     width: int
+    text: str
 
 
-ROW_HEADER = (Field("length", 0, 14), Field("group_size", 14, 2))
+ROW_HEADER = (
+    Field("length", 0, 14, "number of weights of the row, minus 1"),
+    Field("group_size", 14, 2, "code of the group size: 0 = 32, 1 = 64, 2 = 128, 3 reserved"),
+)
 ROW_HEADER_BITS = 16
 
 GROUP_HEADER = (
-    Field("datatype", 0, 4),
-    Field("select", 4, 2),
-    Field("scale", 6, 8),
-    Field("short", 14, 1),
-    Field("parity", 15, 1),
+    Field("datatype", 0, 4, "Datatype; 0 and 12..15 reserved"),
+    Field("select", 4, 2, "which of the datatype's four special values the negative-zero code stands for"),
+    Field("scale", 6, 8, "scale8, the group's unsigned scaling factor"),
+    Field("short", 14, 1, "1 in a group with fewer weights than the group size (only ever a row's last)"),
+    Field("parity", 15, 1, "makes the ones in header and codes even; a row's first group includes the row header"),
 )
 GROUP_HEADER_BITS = 16
 

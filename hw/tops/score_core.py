@@ -1,6 +1,6 @@
 """The score core as an AXI block."""
 
-from amaranth import Cat, Module
+from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -12,7 +12,7 @@ from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.stream import AxiStreamPort
 from hw.tops.attention_ports import PacketPort, lists_under_way
-from spec.attention import QUERY_WORD_BITS, SCORE_USER, AttentionConfig
+from spec.attention import QUERY_WORD_BITS, SCORE_DATA, SCORE_USER, AttentionConfig
 
 __all__ = ["ScoreCoreAxi"]
 
@@ -84,7 +84,7 @@ class ScoreCoreAxi(wiring.Component):
         beat, _ = self._packets.connect(m, self, core.i)
         scores, score = self._scores.sink(m, self), core.o.payload
         m.d.comb += [
-            scores.p.data.eq(Cat(score.value, score.value_scale)),
+            *(scores.p.data[field.offset :][: field.width].eq(score[field.name]) for field in SCORE_DATA),
             scores.p.last.eq(score.last),
             *(scores.p.user[field.offset].eq(score[field.name]) for field in SCORE_USER),
             scores.valid.eq(core.o.valid),

@@ -11,7 +11,7 @@ from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.stream import AxiStreamPort
 from hw.tops.attention_ports import PacketPort, lists_under_way
-from spec.attention import PACKET_USER, AttentionConfig
+from spec.attention import PACKET_USER, WEIGHT_DATA, AttentionConfig
 
 __all__ = ["ValueCoreAxi"]
 
@@ -93,8 +93,7 @@ class ValueCoreAxi(wiring.Component):
         weight = core.weights.payload
         first, taken = Signal(init=1), Signal()
         m.d.comb += [
-            weight.value.eq(outside.p.data[:16]),
-            weight.scale.eq(outside.p.data[16:]),
+            *(weight[field.name].eq(outside.p.data[field.offset :][: field.width]) for field in WEIGHT_DATA),
             weight.last.eq(outside.p.last),
             *(weight[field.name].eq(outside.p.user[field.offset]) for field in PACKET_USER),
             core.weights.valid.eq(outside.valid),
