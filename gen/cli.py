@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from gen import console
-from gen.console import progress_bar, stdout
 from gen.pack.kv import kv_pack
 from gen.pack.weights import pack
+from shell import console
+from shell.console import progress_bar, say, stdout
 
 app = console.application("Generate verified RTL for low-bit LLM inference.")
 
@@ -33,7 +33,7 @@ def verilog(
     with progress_bar("verilog", len(tops)) as advance:
         emitted = emit_tops(tops, out, progress=advance)
     for one in emitted:
-        stdout.print(f"{one.path_v}  sha256 {one.sha256[:16]}", highlight=False, soft_wrap=True)
+        say(f"{one.path_v}  sha256 {one.sha256[:16]}")
 
 
 @command
@@ -76,7 +76,7 @@ def synth(
             rows.append(row(preset, library, result))
     write_report(rows, out / "report.json")
     stdout.print(synthesis_table(rows))
-    stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
+    say(f"report: {out / 'report.json'}")
 
 
 command(pack)
@@ -95,7 +95,7 @@ def registers(
     from gen.registers import write_registers
 
     for path in write_registers(out, preset=preset, docs=docs):
-        stdout.print(path, highlight=False, soft_wrap=True)
+        say(path)
 
 
 def find_tops(preset: str, names: list[str] | None = None) -> list:

@@ -9,9 +9,9 @@ from peakrdl_cheader.exporter import CHeaderExporter
 
 from gen import c_formats, encodings
 from gen.tops import ADDRESS_GENERATORS
-from gen.verilog import write_atomically
 from hw.axi import definitions
 from hw.axi.definitions import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
+from shell.output import output_directory, write_file
 from spec.choices import require_choice
 
 __all__ = ["c_header", "markdown", "write_registers"]
@@ -35,23 +35,21 @@ def write_registers(out_dir: Path, *, preset: str = "paper", docs: Path | None =
 
     Raises
     ------
-    NotADirectoryError
-        ``out_dir`` is a file.
+    OSError
+        ``out_dir`` is no directory, or what a file is to replace is none.
     ValueError
         A register map is invalid, or ``preset`` has no address generator.
     """
     out_dir = Path(out_dir)
     docs = Path(docs or out_dir)
     require_choice("preset", preset, ADDRESS_GENERATORS)
-    if out_dir.exists() and not out_dir.is_dir():
-        raise NotADirectoryError(f"out must be a directory, and {out_dir} is a file")
+    output_directory(out_dir, "out")
     texts = {out_dir / f"{load_map(name).name}.h": c_header(name) for name in MAPS}
     texts[out_dir / "bitmosaic_formats.h"] = c_formats.formats_header()
     texts[out_dir / "bitmosaic_transfers.h"] = c_formats.transfers_header(preset, ADDRESS_GENERATORS[preset])
     texts |= {docs / "registers.md": markdown(), docs / "encodings.md": encodings.markdown()}
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        write_file(path, text)
     return list(texts)
 
 

@@ -7,7 +7,6 @@ directory, the hash seed, or what was emitted before it.
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from amaranth.lib import wiring
 from gen import __version__
 from gen.yosys import run_yosys
 from hw.sharing import ModuleLibrary
+from shell.output import write_file
 
 __all__ = ["Emitted", "emit", "to_verilog"]
 
@@ -145,21 +145,10 @@ def emit(component: wiring.Component, name: str, out_dir: Path, *, parameters: d
     }
     text = json.dumps(sidecar, indent=2, allow_nan=False) + "\n"
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     emitted = Emitted(out_dir / f"{name}.v", out_dir / f"{name}.json", digest)
-    write_atomically(emitted.path_v, verilog)
-    write_atomically(emitted.path_json, text)
+    write_file(emitted.path_v, verilog)
+    write_file(emitted.path_json, text)
     return emitted
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from shell.processes import ToolError, run
+
 __all__ = ["YosysError", "run_python", "run_yosys", "yosys_version"]
 
 
-class YosysError(RuntimeError):
+class YosysError(ToolError):
     """A Yosys pass failed. The message is Yosys' own first error line."""
 
 
@@ -40,14 +42,8 @@ def run_python(script: Path, text: str, *, cwd: Path) -> str:
     YosysError
         If the process fails.
     """
-    result = subprocess.run(
-        [sys.executable, "-P", str(script)],
-        input=text,
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    command = [sys.executable, "-P", str(script)]
+    result = run(command, input=text, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode != 0:
         lines = result.stdout.strip().splitlines()
         errors = [line for line in lines if line.startswith("ERROR:") or "Error:" in line]

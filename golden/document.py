@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from golden.llm.store import replace_file
+from shell.output import write_file
 
 __all__ = ["write_between_markers"]
 
@@ -23,4 +23,4 @@ def write_between_markers(path: Path, text: str, markers: tuple[str, str]) -> No
         raise ValueError(f"{path} must contain the lines {markers[0]!r} and {markers[1]!r} once each")
     before, rest = document.split(markers[0])
     after = rest.split(markers[1])[1]
-    replace_file(path, f"{before}{markers[0]}\n{text.rstrip()}\n{markers[1]}{after}".encode())
+    write_file(path, f"{before}{markers[0]}\n{text.rstrip()}\n{markers[1]}{after}".encode())

@@ -1,7 +1,6 @@
 """Packed blocks through the simulated AXI block: its own ports in, arrays of FP16 bits out."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gen.tops import kv_parameters
 from gen.verilog import Emitted, emit
 from golden.kv.block import Block
 from hw.tops.kv_dequantizer import KvDequantizerAxi
+from shell.processes import parallel
 from sim.build import Built
 from sim.job import run_job
 from spec.kv_block import HEADER_BYTES, KvHeader
@@ -176,8 +176,7 @@ def run_packets(
         return result, _split(result.outputs["m_axis"], chunk, config)
 
     chunks = _chunks(packets, config)
-    with ThreadPoolExecutor(processes) as pool:
-        done = list(pool.map(one, chunks)) if packets else []
+    done = parallel(one, chunks, processes) if packets else []
     parts = [part for _, split in done for part in split]
     return EngineOutput(
         values=[values for values, _, _ in parts],

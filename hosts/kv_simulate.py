@@ -20,8 +20,8 @@ from golden.kv.files import load_cache, load_dump
 from golden.kv.float64 import decibels
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache
-from golden.llm.store import replace_file
 from hosts.kv_dequantizer import TOP, by_channel, emit_engine, needed_config, run_packets
+from shell.output import write_file
 from sim.build import BuildError, build
 from sim.runner import SimulationError
 from spec.kv_config import ENGINE_LANES
@@ -152,7 +152,7 @@ def main(
                     console.print(f"blocks {done}/{total}", highlight=False)
 
             found = simulate(cache, lanes=lanes, centre=centre, seed=seed, progress=advance)
-        replace_file(output, safetensors.numpy.save(found.tensors))
+        write_file(output, safetensors.numpy.save(found.tensors))
     except (ValueError, OSError, BuildError, SimulationError) as error:
         typer.echo(f"simulate: {error}", err=True)
         raise typer.Exit(2) from error

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from shell import processes
 from sim import exchange
 from sim.build import ROOT, Built
 
@@ -35,7 +35,7 @@ NO_LIBPYTHON = (
 )
 
 
-class SimulationError(AssertionError):
+class SimulationError(processes.ToolError, AssertionError):
     """A cocotb test failed, or the simulator did not finish. The message says which, why, and how to run it again."""
 
 
@@ -187,8 +187,7 @@ def simulate(directory: Path) -> float:
 
     record = json.loads((directory / "run.json").read_text())
     path = os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, sys.path)]))
-    env = {
-        **os.environ,
+    settings = {
         "PYTHONPATH": path,
         "PYGPI_PYTHON_BIN": sys.executable,
         "GPI_USERS": f"{libpython()};{cocotb_tools.config.pygpi_entry_point()}",
@@ -204,18 +203,12 @@ def simulate(directory: Path) -> float:
         **record["environment"],
     }
     start = perf_counter()
+    options = {"cwd": directory, "env": processes.environment(**settings), "timeout": record["timeout"]}
     with (directory / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            record["command"], cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
         try:
-            process.wait(record["timeout"])
+            processes.run(record["command"], stdout=log, stderr=subprocess.STDOUT, **options)
         except subprocess.TimeoutExpired:
             log.write(f"\nkilled after {record['timeout']} s\n".encode())
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
     return perf_counter() - start
 
 

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from shell import processes
+
 __all__ = ["BuildError", "call", "cocotb_dirs", "compiler", "environment", "make", "verilator", "versions"]
 
 
-class BuildError(RuntimeError):
+class BuildError(processes.ToolError):
     """Verilator, the compiler or make refused the design, or one of them is missing. The message holds their output."""
 
 
@@ -32,7 +34,7 @@ def compiler() -> str:
     for tool in ("c++", "make"):
         if shutil.which(tool) is None:
             raise BuildError(f"{tool} not found on PATH: install a C++ compiler and make (Debian: build-essential)")
-    return subprocess.run(["c++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    return processes.run(["c++", "--version"], stdout=subprocess.PIPE, text=True).stdout.splitlines()[0]
 
 
 @functools.cache
@@ -46,16 +48,14 @@ def cocotb_dirs() -> tuple[Path, Path]:
 def environment() -> dict[str, str]:
     """Environment in which Verilator and the generated makefiles run."""
     root = verilator_root()
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("VERILATOR", "MAKE", "MFLAGS"))}
-    env["VERILATOR_ROOT"] = str(root)
-    env["PATH"] = f"{root / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}"
-    return env
+    path = f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return processes.environment(VERILATOR_ROOT=str(root), PATH=path)
 
 
 def call(command: Sequence[str | Path], log: Path | None = None) -> str:
     """Run a tool; on failure raise `BuildError` with its output. Returns the output."""
     command = [str(word) for word in command]
-    done = subprocess.run(
+    done = processes.run(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     if log is not None:

@@ -1,6 +1,6 @@
 """``python -m studies``: what exists only to compare, a command each."""
 
-from gen import console
+from shell import console
 from studies.attention.cost import attention_cost
 from studies.density.command import density
 from studies.density.exploration import explore

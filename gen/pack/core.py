@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from shell.output import directory_name, output_directory
 from spec.core import CoreConfig, core_preset
 from spec.datatypes import Datatype
 
@@ -58,14 +59,14 @@ def pack_core_layers(
     verify: bool = False,
     progress: Callable[[str], None] = lambda layer: None,
 ) -> dict[str, dict]:
-    """Quantize layers (name -> tensor of the model) and write each into ``output / name``; returns their descriptions.
+    """Quantize layers (name -> tensor of the model), each into a directory of its own; returns their descriptions.
 
     Parameters
     ----------
     model, chosen, datatype, group_size, verify, progress
         As for :func:`gen.pack.weights.pack_layers`.
     output : Path
-        Directory. A layer's own directory appears whole; one that an earlier run left is replaced.
+        Directory. A layer's own, named by `directory_name`, appears whole; one of an earlier run is replaced.
     preset : str
         Name of a core configuration.
     activations : Path, optional
@@ -88,9 +89,7 @@ def pack_core_layers(
     config = core_preset(preset)
     if group_size not in config.group_sizes:
         raise ValueError(f"group_size must be one of {config.group_sizes} for core {preset}, not {group_size}")
-    output = Path(output)
-    if output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"output must be a directory with --core, and {output} is a file")
+    output_directory(output, "output with --core")
     lengths = {layer: model.tensors[name].shape[1] for layer, name in chosen.items()}
     inputs = open_activations(activations, lengths) if activations else None
     described = {}
@@ -98,13 +97,15 @@ def pack_core_layers(
         try:
             weight = quantize(model.read(name), datatype, group_size=group_size)
             vectors = inputs(layer) if inputs else None
-            described[layer] = write_layer(output / layer, config, weight, vectors, fp16=fp16, streams=streams)
+            described[layer] = write_layer(
+                output / directory_name(layer), config, weight, vectors, fp16=fp16, streams=streams
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"layer {layer}: {error}") from error
         progress(layer)
     if verify:
         for layer, name in chosen.items():
-            field = read_weight(output / layer, config).first_difference(
+            field = read_weight(output / directory_name(layer), config).first_difference(
                 quantize(model.read(name), datatype, group_size=group_size)
             )
             if field is not None:

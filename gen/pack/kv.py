@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from shell.output import output_file
+
 if TYPE_CHECKING:
     from golden.kv.config import CacheFormat
     from golden.kv.files import Dump
@@ -25,13 +27,13 @@ def kv_pack(
     output: Annotated[Path, typer.Option(help="File to write.")] = Path("packed.safetensors"),
 ) -> None:
     """Quantize a K/V dump and pack it into the blocks that the KV engine reads."""
-    from gen.console import progress_bar, stdout
+    from shell.console import progress_bar, say, stdout
 
     source, fmt = open_dump(dump, format, output)
     with progress_bar("kv-pack", source.k.shape[0]) as advance:
         cache = pack_dump(source, fmt, output, residual=residual, progress=advance)
     stdout.print(_table(cache, output))
-    stdout.print(f"packed: {output}", highlight=False, soft_wrap=True)
+    say(f"packed: {output}")
 
 
 def open_dump(dump: Path, format: str, output: Path) -> "tuple[Dump, CacheFormat]":
@@ -53,9 +55,8 @@ def open_dump(dump: Path, format: str, output: Path) -> "tuple[Dump, CacheFormat
     packable = [n for n, f in PRESETS.items() if f.mode == "paper" and "fp16" not in (f.key.code, f.value.code)]
     if format not in packable:
         raise ValueError(f"format must be one of {', '.join(packable)}, not {format!r}")
-    fmt, output = PRESETS[format], Path(output)
-    if output.is_dir():
-        raise IsADirectoryError(f"output must be a file, and {output} is a directory")
+    fmt = PRESETS[format]
+    output_file(output)
     source = load_dump(dump)
     if output.exists() and output.samefile(dump):
         raise ValueError(f"output must not be the dump {dump} itself")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from shell.output import output_file
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.packet import MAX_ROW_LENGTH
@@ -55,7 +56,7 @@ def pack(
     streams: Annotated[bool, typer.Option("--streams", help="With --core: whole streams too, for $readmemh.")] = False,
 ) -> None:
     """Quantize linear layers of a model file and pack them into the bits that the hardware reads."""
-    from gen.console import progress_bar, stdout
+    from shell.console import progress_bar, say, stdout
 
     if not layers:
         raise ValueError("layers must name at least one layer: --layers PATTERN")
@@ -76,7 +77,7 @@ def pack(
                 source, chosen, directory, kind, core, **options, verify=verify, progress=advance
             )
         stdout.print(core_table(described, kind, core_preset(core)))
-        stdout.print(f"packed: {directory}", highlight=False, soft_wrap=True)
+        say(f"packed: {directory}")
         return
     lanes, output = 4 if lanes is None else lanes, output or Path("packed.safetensors")
     with progress_bar("pack", len(chosen) * (1 + verify)) as advance:
@@ -84,7 +85,7 @@ def pack(
             source, chosen, output, kind, group_size=group_size, lanes=lanes, verify=verify, progress=advance
         )
     stdout.print(packing_table(plans, kind))
-    stdout.print(f"packed: {output}", highlight=False, soft_wrap=True)
+    say(f"packed: {output}")
 
 
 def _datatype(name: str) -> Datatype:
@@ -184,9 +185,7 @@ def pack_layers(
     from golden.weights import PackedPlan, PackedReader, PackedWriter, quantize, unpack
     from golden.weights import pack as pack_weight
 
-    output = Path(output)
-    if output.is_dir():
-        raise IsADirectoryError(f"output must be a file, and {output} is a directory")
+    output_file(output)
     if output.exists() and output.samefile(model.path):
         raise ValueError(f"output must not be the model file {model.path} itself")
     plans = {
@@ -201,7 +200,6 @@ def pack_layers(
         except ValueError as error:
             raise ValueError(f"layer {layer}: {error}") from error
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     with PackedWriter(output, plans) as writer:
         for layer in plans:
             writer.add(layer, pack_weight(quantized(layer), lanes=lanes))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gen.synth.liberty import Library
 from gen.synth.run import SynthResult
-from gen.verilog import write_atomically
+from shell.output import write_file
 
 __all__ = ["row", "synthesis_table", "write_report"]
 
@@ -45,8 +45,7 @@ def row(preset: str, library: Library, result: SynthResult) -> dict:
 
 def write_report(rows: Sequence[dict], path: Path) -> None:
     """Write the rows as JSON, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(list(rows), indent=2) + "\n")
+    write_file(path, json.dumps(list(rows), indent=2) + "\n")
 
 
 def synthesis_table(rows: Sequence[dict]) -> Table:

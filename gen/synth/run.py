@@ -8,7 +8,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -17,15 +16,17 @@ from amaranth.lib import wiring
 from gen.synth.liberty import Library, named_library
 from gen.synth.recipe import QUICK, VARIANTS, Variant, back_passes, constraints, front_job, recipe_hash
 from gen.synth.timing import OPENSTA, abc_delay, delay_tool, opensta_delay
-from gen.verilog import to_verilog, write_atomically
+from gen.verilog import to_verilog
 from gen.yosys import YosysError, run_python, run_yosys
+from shell.output import write_file
+from shell.processes import ToolError, parallel
 
 __all__ = ["SynthResult", "SynthesisError", "VariantResult", "measure", "synthesize"]
 
 CACHE = Path("build/synth/cache")
 
 
-class SynthesisError(RuntimeError):
+class SynthesisError(ToolError):
     """The design could not be synthesized. The message names the top and what the tool said."""
 
 
@@ -166,15 +167,14 @@ def synthesize(
                 result = _run_variant(sources, top, library, variant)
             except (YosysError, RuntimeError) as error:
                 raise SynthesisError(f"{top}, {variant}: {error}") from error
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(asdict(result), indent=1))
+            write_file(path, json.dumps(asdict(result), indent=1))
         if progress is not None:
             progress(str(variant))
         return result
 
-    with tempfile.TemporaryDirectory(prefix="bitmosaic-") as shelf, ThreadPoolExecutor(max_workers=jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="bitmosaic-") as shelf:
         library = _shelve(library, Path(shelf))
-        results = tuple(pool.map(run, variants))
+        results = tuple(parallel(run, variants, jobs))
     best = min(results, key=lambda r: r.gate_equivalents * r.delay_ps)
     return SynthResult(
         top=top,

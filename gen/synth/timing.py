@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gen.synth.liberty import Library
+from shell.processes import run
 
 __all__ = ["Delay", "abc_delay", "delay_tool", "opensta_delay"]
 
@@ -30,7 +31,7 @@ def delay_tool() -> tuple[str, str]:
     """Name and version of the tool that gives delays on this machine."""
     if shutil.which("sta") is None:
         return ABC, ""
-    shown = subprocess.run(["sta", "-version"], capture_output=True, text=True).stdout.split()
+    shown = run(["sta", "-version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.split()
     return OPENSTA, shown[-1] if shown else ""
 
 
@@ -58,10 +59,9 @@ def opensta_delay(library: Library, top: str, clocks: list[str], work: Path) -> 
         "report_checks -path_delay max -format full -digits 4",
     ]
     (work / "sta.tcl").write_text("\n".join(script) + "\n")
-    result = subprocess.run(
+    result = run(
         ["sta", "-no_init", "-no_splash", "-exit", "sta.tcl"],
         cwd=work,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

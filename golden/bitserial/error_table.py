@@ -17,9 +17,9 @@ from rich.progress import track
 from golden.bitserial.column import group_sums
 from golden.bitserial.pe import group_value
 from golden.bitserial.reference import exact_group_sums
-from golden.llm.store import replace_file
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
+from shell.output import write_file
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
@@ -146,9 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seeds": list(seeds),
         "figures": [asdict(entry) for entry in figures],
     }
-    replace_file(options.report, (json.dumps(report, indent=2) + "\n").encode())
+    write_file(options.report, (json.dumps(report, indent=2) + "\n").encode())
     table = markdown(figures, options.batches)
-    replace_file(options.page, insert(page, table).encode())
+    write_file(options.page, insert(page, table).encode())
     print(table)
 
 

@@ -17,9 +17,6 @@ are written on demand.
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from golden.core.job import CoreJob
 from golden.core.streams import Packets, activation_image, activation_stream, chunk_slices, weight_image
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.unpacking import unpack_rows
+from shell.output import staged_directory, write_file
 from spec.bitserial import BitSerialConfig
 from spec.core import CoreConfig
 from spec.datatypes import Datatype
@@ -38,6 +36,7 @@ __all__ = ["FORMAT", "VERSION", "memh", "read_weight", "write_layer"]
 
 FORMAT = "bitmosaic.core"
 VERSION = "1.0"
+_FILES = ("job.json", *(f"{name}.{kind}" for name in ("weights", "activations") for kind in ("bin", "ends", "memh")))
 
 
 def memh(packets: Packets) -> str:
@@ -61,7 +60,7 @@ def write_layer(
     Parameters
     ----------
     directory : Path
-        Replaced if it is there and holds a ``job.json``.
+        Replaced if it is there and holds nothing but what this function writes.
     config : CoreConfig
         The build of the core.
     weight : QuantizedWeight
@@ -78,11 +77,8 @@ def write_layer(
     TypeError, ValueError
         This build of the core cannot take the layer, or the activations do not fit it; names what is wrong.
     FileExistsError
-        ``directory`` is there and was not written by this function.
+        ``directory`` is there and holds something else.
     """
-    directory = Path(directory)
-    if directory.exists() and not (directory / "job.json").is_file():
-        raise FileExistsError(f"{directory} is there and holds no job.json: it will not be replaced")
     if activations is not None:
         if activations.dim() != 2 or activations.shape[1] != weight.shape[1]:
             raise ValueError(f"activations must have shape [tokens, {weight.shape[1]}], not {list(activations.shape)}")
@@ -99,15 +95,12 @@ def write_layer(
         replays["activations"] = len(tiling.outputs)
         whole["activations"] = lambda: activation_stream(config, activations, job.outputs)
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".bitmosaic-") as scratch:
-        staged = Path(scratch) / "layer"
-        staged.mkdir()
+    with staged_directory(directory, _FILES) as staged:
         entries = {}
         for name, image in images.items():
             entries[name] = _write_image(staged, name, image) | {"replays": replays[name]}
             if streams:
-                (staged / f"{name}.memh").write_text(memh(whole[name]()))
+                (staged / f"{name}.memh").write_text(memh(whole[name]()), encoding="ascii")
         description = {
             "format": FORMAT,
             "version": VERSION,
@@ -117,10 +110,7 @@ def write_layer(
             "tiling": asdict(tiling),
             "images": entries,
         }
-        (staged / "job.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(staged, directory)
+        write_file(staged / "job.json", json.dumps(description, indent=2, sort_keys=True) + "\n")
     return description
 
 

@@ -30,8 +30,8 @@ from golden.kv.table import MARKERS, PAIRS, ROWS, table
 from golden.llm.capture import capture_kv
 from golden.llm.checkpoint import checkpoint_hash
 from golden.llm.perplexity import token_losses
-from golden.llm.store import replace_file
 from golden.llm.text import text_hash, text_tokens
+from shell.output import write_file
 
 __all__ = ["DROPPED", "evaluate", "main", "window_loss"]
 
@@ -102,7 +102,7 @@ class _Results:
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         if key not in self._found:
             self._found[key] = window_loss(fmt, start, tokens)
-            replace_file(self._path, json.dumps(self._found, indent=0).encode())
+            write_file(self._path, json.dumps(self._found, indent=0).encode())
         return self._found[key]
 
 
@@ -226,8 +226,8 @@ def main(argv: list[str] | None = None) -> None:
     formats = {name: PRESETS[name] for name in options.formats if name != "fp16"}
     report = evaluate(formats, options.windows, options.tokens, options.out)
     text = table(report)
-    replace_file(options.out / "perplexity.json", json.dumps(report, indent=1).encode())
-    replace_file(options.out / "perplexity.md", text.encode())
+    write_file(options.out / "perplexity.json", json.dumps(report, indent=1).encode())
+    write_file(options.out / "perplexity.md", text.encode())
     if options.docs:
         write_between_markers(options.docs, text, MARKERS)
     print(text)

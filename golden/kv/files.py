@@ -15,7 +15,8 @@ from safetensors.numpy import save
 from golden.kv.config import CacheFormat, KeyFormat, ValueFormat
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache
-from golden.llm.store import payload_hash, replace_file
+from golden.llm.store import payload_hash
+from shell.output import write_file
 
 __all__ = ["FORMAT", "VERSION", "CacheFileError", "Dump", "load_cache", "load_dump", "save_cache", "save_dump"]
 
@@ -66,7 +67,7 @@ def save_cache(path: str | os.PathLike, cache: PackedCache) -> str:
         "payload_sha256": digest,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    replace_file(Path(path), _sorted_header(save(arrays, metadata)))
+    write_file(Path(path), _sorted_header(save(arrays, metadata)))
     return digest
 
 
@@ -157,7 +158,7 @@ def save_dump(path: str | os.PathLike, dump: Dump) -> None:
     if dump.moments is not None:
         for name, parts in zip(_MOMENTS, zip(*dump.moments, strict=True), strict=True):
             tensors[name] = torch.stack(parts)
-    replace_file(Path(path), safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()}))
+    write_file(Path(path), safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()}))
 
 
 def load_dump(path: str | os.PathLike) -> Dump:

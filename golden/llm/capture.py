@@ -19,8 +19,9 @@ from rich.progress import Progress
 from safetensors import safe_open
 
 from golden.llm.checkpoint import MODEL_NAME, checkpoint_hash, context_length, layer_names, load_model
-from golden.llm.store import payload_hash, replace_file
+from golden.llm.store import payload_hash
 from golden.llm.text import CACHE_DIR, text_hash, text_tokens
+from shell.output import write_file
 
 FORMAT = "bitmosaic-capture"
 VERSION = "1.0"
@@ -192,5 +193,5 @@ def _cached(options: dict, run: Callable[[], dict], cache_dir: Path) -> tuple[di
             return found, metadata
     found = run()
     metadata = {"key": json.dumps(key, sort_keys=True), "payload": payload_hash(found), "torch": torch.__version__}
-    replace_file(path, safetensors.torch.save(found, metadata=metadata))
+    write_file(path, safetensors.torch.save(found, metadata=metadata))
     return found, metadata

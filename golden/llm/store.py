@@ -1,25 +1,8 @@
-"""Files that are whole or absent, and hashes of their payload."""
+"""Hashes of tensors."""
 
 import hashlib
-import os
-import secrets
-from pathlib import Path
 
 import torch
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, creating its folder; a reader never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkstemp: its files are private to their owner.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def payload_hash(tensors: dict[str, torch.Tensor]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from golden.llm.checkpoint import checkpoint_hash, load_tokenizer
-from golden.llm.store import replace_file
+from shell.output import write_file
 
 CACHE_DIR = Path("build/data")
 
@@ -59,5 +59,5 @@ def _all_tokens(cache_dir: Path) -> list[int]:
         return json.loads(path.read_text())
     # One call over the whole text: it is far longer than the context, which is no error here.
     ids = load_tokenizer()(source_text(), verbose=False)["input_ids"]
-    replace_file(path, json.dumps(ids).encode())
+    write_file(path, json.dumps(ids).encode())
     return ids

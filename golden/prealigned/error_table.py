@@ -17,11 +17,11 @@ from golden.bitserial.error_table import OUTLIERS, draw
 from golden.bitserial.error_table import relative_errors as bit_serial_errors
 from golden.document import write_between_markers
 from golden.llm.checkpoint import CheckpointNotFoundError, layer_weight
-from golden.llm.store import replace_file
 from golden.prealigned.aligner import align
 from golden.prealigned.bound import group_deviation
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
+from shell.output import write_file
 from spec.config import ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for datatype, kind in track(cases, description="errors", console=Console(stderr=True)):
         found += measure(datatype, kind, seeds, captured)
     report = {"group_size": 128, "seeds": list(seeds), "layers": list(LAYERS), "figures": [asdict(f) for f in found]}
-    replace_file(options.report, (json.dumps(report, indent=2) + "\n").encode())
+    write_file(options.report, (json.dumps(report, indent=2) + "\n").encode())
     text = tables(found, options.batches)
     write_between_markers(options.page, text, MARKERS)
     print(text)

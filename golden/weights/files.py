@@ -7,7 +7,6 @@ its place when it is ready, and none is kept.
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from golden.weights.file_layout import ARRAYS, FileLayout, text_hash, weight_hash
 from golden.weights.packing import PackedPlan, PackedWeight, check_lanes
+from shell.output import staged_file
 from spec.datatypes import Datatype
 from spec.packet import group_size_code
 
@@ -39,7 +39,7 @@ class PackedWriter:
     Parameters
     ----------
     path : path
-        In a directory that exists.
+        Links are followed; missing directories are made.
     plans : mapping from name to PackedPlan
         What will be added, in any order.
 
@@ -55,9 +55,7 @@ class PackedWriter:
         self._layout = FileLayout(plans, metadata)
         self._hashes: dict[str, str] = {}
         self._finished = False
-        # Not tempfile.mkstemp: its files are private to their owner.
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        self._file = self.temporary.open("xb")
+        self._stack = contextlib.ExitStack()
 
     def add(self, name: str, packed: PackedWeight) -> None:
         """Write one tensor to its place. Raises ValueError if it is not as planned."""
@@ -83,17 +81,17 @@ class PackedWriter:
         return self._layout.payload_hash(self._hashes)
 
     def __enter__(self) -> "PackedWriter":
+        self.temporary = self._stack.enter_context(staged_file(self.path))
+        self._file = self._stack.enter_context(self.temporary.open("xb"))
+        self._stack.push(self._complete)
         return self
 
-    def __exit__(self, kind, *_exc) -> None:
-        try:
-            if kind is None:
-                if not self._finished:
-                    self.finish()
-                os.replace(self.temporary, self.path)
-        finally:
-            self._file.close()
-            self.temporary.unlink(missing_ok=True)
+    def __exit__(self, *error) -> None:
+        self._stack.__exit__(*error)
+
+    def _complete(self, kind, *_error) -> None:
+        if kind is None and not self._finished:
+            self.finish()
 
 
 class PackedReader:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from gen.verilog import to_verilog, write_atomically
+from gen.verilog import to_verilog
 from golden.kv.config import preset
 from golden.llm import MODEL_NAME, capture_kv, text_hash
 from golden.rlkv.plan import MemoryPlan
@@ -14,6 +14,7 @@ from hosts.demo.report import Column, Item, Section
 from hw.rlkv.generator import KvAddressGenerator
 from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
+from shell.output import write_file
 from sim.build import Built, build
 from spec.attention import AttentionConfig
 from spec.rlkv import rlkv_preset
@@ -38,8 +39,7 @@ COLUMNS = [
 def _emit(component, name: str, out_dir: Path, section: Section) -> Built:
     text, _ports = to_verilog(component, name)
     path = out_dir / "verilog" / f"{name}.v"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_file(path, text)
     section.verilog_sha256[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return build(path, name)
 

@@ -1,12 +1,13 @@
 """The demo's report: what was compared, and whether it passed."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from shell.output import write_file
 
 __all__ = ["Column", "Item", "Section", "write_report"]
 
@@ -109,10 +110,7 @@ def write_report(sections: list[Section], seed: int, out_dir: Path) -> bool:
         "verilog_sha256": {top: sha for section in sections for top, sha in section.verilog_sha256.items()},
         "sections": [{"name": s.name, "items": [item.as_dict() for item in s.items]} for s in sections],
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
     markdown = "\n".join(f"## {section.title}\n\n{section.markdown()}" for section in sections)
     for name, text in (("report.json", json.dumps(report, indent=2) + "\n"), ("report.md", markdown)):
-        unfinished = out_dir / f".{name}"
-        unfinished.write_text(text)
-        os.replace(unfinished, out_dir / name)
+        write_file(out_dir / name, text)
     return passed

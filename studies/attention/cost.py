@@ -18,7 +18,7 @@ from amaranth.lib.wiring import Component
 from gen.synth.liberty import Library, generic_library, load_library
 from gen.synth.recipe import QUICK, VARIANTS
 from gen.synth.run import SynthResult, synthesize
-from gen.verilog import to_verilog, write_atomically
+from gen.verilog import to_verilog
 from hw.attention.score.core import ScoreCore
 from hw.attention.score.dot import DotArray
 from hw.attention.score.fold import FoldUnit
@@ -30,6 +30,7 @@ from hw.attention.value.results import ValueOut
 from hw.attention.value.weights import WeightAligner
 from hw.kv.engine import KvDequantizer
 from hw.kv.packet.metadata import MetadataReader
+from shell.output import write_file
 from spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvFormat
@@ -329,11 +330,10 @@ def attention_cost(
     report = cost_report(
         library, quick=quick, lanes=tuple(lanes or BASELINE_LANES), heads=HEADS[:1] if single else HEADS
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, json.dumps(report, indent=2) + "\n")
+    write_file(out, json.dumps(report, indent=2) + "\n")
     print(table(report))
     if docs is not None:
         marks = "<!-- attention cost: begin (make attention-cost) -->", "<!-- attention cost: end -->"
         text = docs.read_text()
         before, after = text.split(marks[0])[0], text.split(marks[1])[1]
-        write_atomically(docs, f"{before}{marks[0]}\n{table(report)}\n{marks[1]}{after}")
+        write_file(docs, f"{before}{marks[0]}\n{table(report)}\n{marks[1]}{after}")

@@ -109,9 +109,9 @@ def density(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:
     """Compare the throughput density of the pre-aligned presets with peers' and with the bit-serial PE's."""
-    from gen.console import progress_bar, stdout
     from gen.synth.liberty import liberty_paths
     from gen.synth.report import write_report
+    from shell.console import progress_bar, say, stdout
     from studies.density.density import TILE, report
 
     libraries = load_libraries(liberty_paths(liberty))
@@ -119,4 +119,4 @@ def density(
         entries = report(libraries, out / "cache", advance, jobs=jobs)
     write_report(entries, out / "report.json")
     stdout.print(*density_tables(entries), sep="\n")
-    stdout.print(f"report: {out / 'report.json'}", highlight=False, soft_wrap=True)
+    say(f"report: {out / 'report.json'}")

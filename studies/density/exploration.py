@@ -120,9 +120,9 @@ def explore(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
 ) -> None:
     """Compare digit sets, lanes, widths, registers and accumulators of the pre-aligned tile (quick variant)."""
-    from gen.console import progress_bar, stdout
     from gen.synth.liberty import liberty_paths
     from gen.synth.report import write_report
+    from shell.console import progress_bar, say, stdout
 
     libraries = load_libraries(liberty_paths(liberty))
     with progress_bar("explore", len(libraries) * len(list(points())) * len(TILE)) as advance:
@@ -138,4 +138,4 @@ def explore(
     for parameter, value, step, library, *numbers, ratios in exploration_rows(entries):
         table.add_row(parameter, value, step.replace(" ", ""), library, *numbers, ratios.replace(" ", ""))
     stdout.print(table)
-    stdout.print(f"report: {out / 'exploration.json'}", highlight=False, soft_wrap=True)
+    say(f"report: {out / 'exploration.json'}")

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import Component
 from gen.synth.liberty import generic_library, load_library, named_library
 from gen.synth.recipe import QUICK, VARIANTS
 from gen.synth.run import CACHE, SynthResult, synthesize
-from gen.verilog import to_verilog, write_atomically
+from gen.verilog import to_verilog
 from hw.kv.engine import KvDequantizer
 from hw.kv.errors import ErrorLog
 from hw.kv.packet.front import BlockFront
@@ -23,6 +23,7 @@ from hw.kv.sequencer import RowSequencer
 from hw.kv.values.store import RecordStore
 from hw.kv.values.tables import ValueTables
 from hw.kv.values.value_unit import ValueUnit
+from shell.output import write_file
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvFormat, KvTransform
 from studies.kv.plain import PLAIN, PlainDequantizer
@@ -122,8 +123,7 @@ def kv_area(
         found = synthesize(verilog, key, cells, variants=QUICK if quick else VARIANTS, cache_dir=CACHE)
         rows.append(_entry(key, name, n, found, quick))
         typer.echo(f"{key}: {found.gate_equivalents:,.0f} gate equivalents, {found.memory_bits:,} bits", err=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps(rows, indent=2) + "\n")
+        write_file(out, json.dumps(rows, indent=2) + "\n")
     engines = [row for row in rows if not row["key"].startswith(PREFIX)]
     if engines:
         typer.echo(table(engines))

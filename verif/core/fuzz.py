@@ -21,9 +21,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from golden.llm.store import replace_file
 from hosts.core import octets, stream_beats
 from hw.tops.core import AcceleratorCoreAxi
+from shell.output import write_file
 from sim.build import Built, build
 from sim.design import build_design
 from sim.runner import SimulationError, run
@@ -232,7 +232,7 @@ def main(
         "counts": dict(sorted(outcome.counts.items())),
         "failures": outcome.failures,
     }
-    replace_file(report, (json.dumps(entry, indent=2) + "\n").encode())
+    write_file(report, (json.dumps(entry, indent=2) + "\n").encode())
     verdict = "passed" if entry["pass"] else f"FAILED ({len(outcome.failures)} failures)"
     print(
         f"fuzz {verdict}: {entry['scenarios']:,} scenarios, {outcome.counts['results compared']:,} results compared "

@@ -15,7 +15,6 @@ from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat, prese
 from golden.kv.engine_model import decode
 from golden.kv.files import CacheFileError, Dump, load_cache, load_dump, save_cache, save_dump
 from golden.kv.packed import pack_cache
-from golden.llm import store
 
 LAYERS, HEADS, TOKENS, DIM = 2, 2, 500, 64
 
@@ -165,7 +164,7 @@ def test_same_cache_gives_the_same_bytes(kv, tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(kv, tmp_path, monkeypatch):
-    monkeypatch.setattr(store.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         save_cache(tmp_path / "cache", pack_cache(*(x[:, :, :300] for x in kv), preset("default")))
     assert list(tmp_path.iterdir()) == []

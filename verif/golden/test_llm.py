@@ -175,16 +175,6 @@ def test_absent_checkpoint_says_what_to_install(monkeypatch):
         checkpoint.checkpoint_path()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.bin"
-    store.replace_file(path, b"old")
-    monkeypatch.setattr(store.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
-        store.replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
-
-
 def test_text_has_a_hash_that_follows_its_content(monkeypatch):
     before = text.text_hash()
     monkeypatch.setattr(text, "source_text", lambda: "other")

@@ -1,4 +1,7 @@
-"""What the command lines share: two consoles, errors as one line, a progress bar."""
+"""What the command lines share: two consoles, errors as one line, a progress bar.
+
+Nothing that is printed here is read as markup: names, paths and messages from outside come out as they are.
+"""
 
 import functools
 import itertools
@@ -10,10 +13,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["application", "command", "progress_bar", "stderr", "stdout"]
+from shell.processes import ToolError, orderly_end
 
-stdout = Console()
-stderr = Console(stderr=True)
+__all__ = ["application", "command", "progress_bar", "say", "stderr", "stdout", "warn"]
+
+_PLAIN = {"markup": False, "emoji": False, "highlight": False}
+stdout = Console(**_PLAIN)
+stderr = Console(stderr=True, **_PLAIN)
+
+
+def say(text: object) -> None:
+    """A line on standard output, however long."""
+    stdout.print(str(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line on standard error that begins with ``warning``."""
+    stderr.print(f"warning: {text}", soft_wrap=True)
 
 
 def application(purpose: str) -> typer.Typer:
@@ -21,18 +37,19 @@ def application(purpose: str) -> typer.Typer:
     return typer.Typer(help=purpose, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def command(app: typer.Typer, function: Callable[..., None]) -> Callable[..., None]:
+def command(app: typer.Typer, function: Callable[..., None], *, program: str = "bitmosaic") -> Callable[..., None]:
     """Register a sub-command of ``app`` whose user errors end as one line on standard error and exit code 2."""
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs) -> None:
-        from gen.synth.run import SynthesisError
-        from gen.yosys import YosysError
-
+        for stream in (sys.stdout, sys.stderr):  # a terminal may lack the letters of a name
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            function(*args, **kwargs)
-        except (ValueError, OSError, SynthesisError, YosysError) as error:
-            typer.echo(f"bitmosaic: {error}", err=True)
+            with orderly_end():
+                function(*args, **kwargs)
+        except (ValueError, OSError, MemoryError, ToolError) as error:
+            typer.echo(f"{program}: {error or type(error).__name__}", err=True)
             raise typer.Exit(2) from error
 
     return app.command()(wrapped)
@@ -50,7 +67,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=total)
