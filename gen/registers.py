@@ -60,6 +60,9 @@ def c_header(name: str) -> str:
         path = os.path.join(scratch, f"{registers.name}.h")
         CHeaderExporter().export(compile_map(RDL / f"{name}.rdl"), path)
         text = Path(path).read_text()
+    # C99 has no static_assert.
+    guard = "#if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L)"
+    text = re.sub(r"^static_assert\(.*\);$", rf"{guard}\n\g<0>\n#endif", text, flags=re.M)
     end = text.index("#ifdef __cplusplus\n}")
     return text[:end] + "".join(_c_enum(registers, enum) for enum in registers.enums) + text[end:].rstrip("\n") + "\n"
 

@@ -2,18 +2,23 @@
 
 import ctypes
 import json
-import subprocess
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from gen.registers import c_header
 from gen.tops import tops
+from golden.core import CoreJob, activation_stream, job_model, result_beats, weight_stream
 from golden.document import write_between_markers
 from sim.build import ROOT
+from sim.runner import run
 from spec.core import CORE_PRESETS, core_preset
+from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
 from studies.docs import core_ports as integration
+from verif.core.driver import Device, Job, Platform, Tiling, compile_driver, load_driver
+from verif.core.fuzz import build_core
+from verif.golden.weights_helpers import random_activations, random_weight
 
 DOCS = ROOT / "docs"
 
@@ -45,32 +50,25 @@ def test_diagrams_show_ports(name):
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    """The C driver as a shared library, compiled with every warning an error."""
-    path = tmp_path_factory.mktemp("driver")
-    (path / "bitmosaic_core.h").write_text(c_header("core"))
-    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-shared", "-fPIC", f"-I{path}"]
-    subprocess.run([*command, str(DOCS / "driver.c"), "-o", str(path / "driver.so")], check=True)
-    return ctypes.CDLL(str(path / "driver.so"))
+def library(tmp_path_factory):
+    return compile_driver(tmp_path_factory.mktemp("driver"))
 
 
-class Tiling(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint32)
-        for name in ("token_blocks", "block_tokens", "super_blocks", "super_outputs", "chunks", "chunk_inputs")
-    ]
+def device_of(config):
+    sizes = sum(1 << GROUP_SIZES.index(size) for size in config.group_sizes)
+    counts = (config.rows, config.columns, config.datapath.lanes, config.token_sets, config.chunk, config.block_outputs)
+    datatypes = sum(1 << datatype for datatype in config.datapath.datatypes)
+    return Device(None, *counts, sizes, datatypes, config.max_inputs, config.max_outputs)
 
 
 @pytest.mark.parametrize("preset", CORE_PRESETS)
-def test_driver_cuts_jobs_as_the_core_does(driver, rng, preset):
-    config = core_preset(preset)
-    build = config.rows | config.columns << 8
-    blocks = config.chunk | config.block_outputs << 16 | config.token_sets << 28
-    sizes = sum(1 << GROUP_SIZES.index(size) for size in config.group_sizes) << 16
-    driver.bitmosaic_tile.restype = Tiling
+def test_driver_cuts_jobs_as_the_core_does(library, rng, preset):
+    driver, config = load_driver(library), core_preset(preset)
+    device, found = device_of(config), Tiling()
     for _ in range(300):
         job = [int(rng.integers(1, most)) for most in (200, config.max_inputs + 1, config.max_outputs + 1)]
-        found, wanted = driver.bitmosaic_tile(build, blocks, sizes, *job), config.tiling(*job)
+        assert driver.bitmosaic_tile(ctypes.byref(device), *job, ctypes.byref(found)) == 0
+        wanted = config.tiling(*job)
         assert (found.token_blocks, found.super_blocks, found.chunks) == tuple(
             len(part) for part in (wanted.tokens, wanted.outputs, wanted.chunks)
         )
@@ -79,60 +77,111 @@ def test_driver_cuts_jobs_as_the_core_does(driver, rng, preset):
             assert found.super_outputs == wanted.outputs[0]
         if len(wanted.chunks) > 1:
             assert found.chunk_inputs == wanted.chunks[0]
+    for job, code in (((0, 1, 1), 3), ((1, 0, 1), 3), ((1, 1, 0), 3), ((1, config.max_inputs + 1, 1), 4)):
+        assert driver.bitmosaic_tile(ctypes.byref(device), *job, ctypes.byref(found)) == code
 
 
-class Image(ctypes.Structure):
-    _fields_ = [("bytes", ctypes.c_void_p), ("end", ctypes.c_void_p), ("packets", ctypes.c_uint32)]
+@pytest.mark.parametrize("build", [[0, 0, 0, 0], [0xFFFFFFFF] * 4, [1, 1, 0, 0]])
+def test_driver_refuses_what_is_no_core(library, build):
+    """Nothing there, a bus of ones, an ID alone: no division by a zero that was read."""
+    answers = {0: 0x424D5343, 4: 1 << 16, 8: build[0], 0x14: build[1], 0xC: build[2], 0x10: build[3]}
+    answers |= {0: build[0], 4: build[0]} if build[0] in (0, 0xFFFFFFFF) else {}
+    platform = Platform.of(read=lambda offset: answers[offset], now=lambda: 0)
+    assert load_driver(library).bitmosaic_open(ctypes.byref(Device()), ctypes.byref(platform), 10) == -1
 
 
-class Job(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_uint32) for name in ("tokens", "inputs", "outputs", "group_size", "fp16", "datatypes")),
-        ("weights", Image),
-        ("activations", Image),
-    ]
+SPECIALS = {Datatype.FP3: (6, -3, 3, -6), Datatype.FP4: (-16, 10, -10, 16)}
+"""Not those after a reset."""
 
 
-QUEUE = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Image), ctypes.c_uint32, ctypes.c_uint32
-)
-WAIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+class Layers:
+    """Jobs for the driver: images as files hold them, what the core must answer."""
+
+    def __init__(self, config, rng):
+        self.config, self.rng, self.vectors, self.jobs = config, rng, {}, []
+
+    def add(self, tokens, inputs, outputs, *, fp16=False, infinite=False):
+        """Returns the number of a job with random contents."""
+        config, number = self.config, len(self.jobs)
+        group_size = config.datapath.group_size
+        weight = random_weight(self.rng, outputs, inputs, group_size, special_values=SPECIALS)
+        activations = random_activations(self.rng, tokens, inputs)
+        if infinite:
+            activations[1, 5] = float("inf")
+        job = CoreJob.of(config, weight, tokens, fp16=fp16)
+        streams = weight_stream(config, weight, tokens), activation_stream(config, activations, outputs)
+        model = job_model(config, job, *(packets.split() for packets in streams), SPECIALS)
+        images = weight_stream(config, weight, 1), activation_stream(config, activations, 1)
+        for name, packets in zip(("weights", "activations"), images, strict=True):
+            self.vectors[f"{number}.{name}"] = packets.octets().ravel()
+            self.vectors[f"{number}.{name}.ends"] = packets.lengths.cumsum() - 1
+        beats = result_beats(config, model.result, inputs)
+        wanted = beats["tdata"][beats["tkeep"].astype(bool)]
+        size = GROUP_SIZES.index(group_size)
+        registers = [tokens, inputs, outputs, size, int(fp16), sum(1 << kind for kind in job.datatypes)]
+        self.jobs.append((registers, wanted, model))
+        return number
+
+    def step(self, number, ticks=30_000, datatypes=None, **changes):
+        registers, wanted, _ = self.jobs[number]
+        registers = [*registers[:-1], registers[-1] if datatypes is None else datatypes]
+        return {"job": number, "registers": registers, "size": len(wanted), "ticks": ticks} | changes
 
 
-class Dma(ctypes.Structure):
-    _fields_ = [("queue", QUEUE), ("wait", WAIT), ("context", ctypes.c_void_p)]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_driver_queues_what_the_streams_take(driver, fails):
-    """On registers in memory: what it writes, and which packets it queues for which stream."""
+@pytest.mark.sim
+@pytest.mark.parametrize("sleeps", [True, False], ids=["interrupts", "polling"])
+def test_driver_on_the_simulated_core(library, rng, seed, sleeps):
+    """Jobs bit for bit; refused ones, failed streams and time-outs, each followed by a job that is exact again."""
     config = core_preset("tiny")
-    registers = (ctypes.c_uint32 * 64)()
-    registers[0], registers[1] = 0x424D5343, 1 << 16
-    registers[2], registers[3] = config.rows | config.columns << 8, 1 << 16
-    registers[5] = config.chunk | config.block_outputs << 16 | config.token_sets << 28
-    registers[0x80 // 4], registers[0x84 // 4] = 5, 7
-    assert driver.bitmosaic_probe(registers) == 0
-    driver.bitmosaic_counter.restype = ctypes.c_uint64
-    assert driver.bitmosaic_counter(registers, ctypes.c_size_t(0x80)) == 5 | 7 << 32
-    queued = []
-
-    def queue(_context, stream, _image, first, count):
-        queued.append((stream, first, count))
-        return 0
-
-    job = Job(6, 100, 11, 0, 1, 0x40, Image(None, None, 12), Image(None, None, 12))
-    dma = Dma(QUEUE(queue), WAIT(lambda _context: int(fails)), None)
-    code = driver.bitmosaic_run(registers, ctypes.byref(job), ctypes.byref(dma))
-    assert code == (-2 if fails else 0)
-    # 6 tokens in blocks of 4 and 2, 11 channels in 2 super-blocks, 100 inputs in 2 chunks.
-    assert queued == [(0, 0, 12), (1, 0, 8), (1, 0, 8), (0, 0, 12), (1, 8, 4), (1, 8, 4)]
-    assert [registers[address // 4] for address in (0x40, 0x44, 0x48, 0x4C, 0x50)] == [6, 100, 11, 256, 0x40]
-    assert registers[0x20 // 4] == (2 if fails else 1), "abort, or start"
-    registers[0x24 // 4], registers[0x28 // 4] = 4, 3 | 1 << 16
-    assert driver.bitmosaic_run(registers, ctypes.byref(job), ctypes.byref(dma)) == 3
-    registers[0] = 0
-    assert driver.bitmosaic_probe(registers) == -1
+    layers = Layers(config, rng)
+    plain, half = layers.add(6, 100, 11), layers.add(5, 40, 6, fp16=True)
+    infinite = layers.add(3, 33, 4, infinite=True)
+    values = [*SPECIALS[Datatype.FP3], *SPECIALS[Datatype.FP4]]
+    step = layers.step
+    ticks = 4000
+    wrong_size = step(plain) | {"size": 1}
+    no_tokens = step(plain) | {"registers": [0, *step(plain)["registers"][1:]]}
+    script = [
+        ({"specials": values}, 0),
+        (step(plain), 0),
+        (step(plain, datatypes=1 << 12), 5),
+        (step(half, fault="full"), 0),
+        ({"specials": [7, *values[1:]]}, 7),
+        (no_tokens, 3),
+        (wrong_size, -2),
+        (step(plain, fault="send"), -3),
+        (step(plain), 0),
+        (step(plain, fault="poll"), -3),
+        (step(half), 0),
+        (step(infinite), 14),
+        (step(plain, ticks, fault="hold"), -4),
+        (step(plain), 0),
+        (step(plain, ticks, fault="deaf"), -4),
+        (step(half), 0),
+        (step(plain, ticks, fault="stuck"), 0),
+        (step(plain, 30, fault="stuck"), -5),
+    ]
+    options = {"library": str(library), "steps": [step for step, _ in script], "sleeps": sleeps}
+    ran = run(build_core(config), "verif.core.tb_driver", vectors=layers.vectors, options=options, seed=seed)
+    assert ran.data["device"].tolist() == [getattr(device_of(config), name) for name, _ in Device._fields_[1:]]
+    assert ran.data["codes"].tolist() == [0, *(code for _, code in script)]
+    driver, device = load_driver(library), device_of(config)
+    for number, (entry, code) in enumerate(script):
+        if "job" not in entry or code not in (0, 14):
+            continue
+        registers, wanted, model = layers.jobs[entry["job"]]
+        results = ran.data[f"{number}.results"]
+        assert results.tobytes() == wanted.tobytes(), f"step {number}"
+        tokens, inputs, outputs, _, fp16, _ = registers
+        found, job = results.view("<u2" if fp16 else "<u4"), Job(*registers)
+        places = [[driver.bitmosaic_result(ctypes.byref(device), ctypes.byref(job), token, output)
+                   for output in range(outputs)] for token in range(tokens)]  # fmt: skip
+        assert (found[np.array(places)] == model.result.bits).all()
+        cycles, busy, _, macs, errors, flags, _ = ran.data[f"{number}.counters"].tolist()
+        assert macs == tokens * inputs * outputs
+        assert 0 < busy < cycles
+        assert errors == len(model.errors)
+        assert flags == (code and 1 << code - 1)
 
 
 def test_fusesoc_file_names_what_is_there():
