@@ -123,6 +123,7 @@ def _communicate(process: subprocess.Popen, input: str | None, timeout: float | 
         except subprocess.TimeoutExpired:
             if time.monotonic() >= end:
                 raise
+            input = None  # it is on its way, and may not be given twice
 
 
 def run(
