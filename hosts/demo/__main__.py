@@ -32,8 +32,8 @@ def main(
     verilog: Annotated[
         Path | None, typer.Option(help="Simulate this pe_column.v instead of a newly generated one.")
     ] = None,
-    readme: Annotated[
-        Path | None, typer.Option(help="Document to write the tables into, between its `demo` markers.")
+    document: Annotated[
+        Path | None, typer.Option(help="Write the tables into docs/results.md or whatever has `demo` markers.")
     ] = None,
 ):
     """Run real LLM tensors through the generated Verilog; exit status 1 if anything differs from the golden models."""
@@ -69,9 +69,9 @@ def main(
     passed = write_report(sections, seed, out)
     for part in sections:
         part.show(console)
-        if readme is not None:
+        if document is not None:
             markers = f"<!-- demo {part.name}: make demo -->", f"<!-- end of demo {part.name} -->"
-            write_between_markers(readme, part.markdown(), markers)
+            write_between_markers(document, part.markdown(), markers)
     verdict = "[bold green]PASS[/]" if passed else "[bold red]FAIL[/]"
     compared = sum(item.compared for part in sections for item in part.items)
     groups = sum(item.more.get("groups", 0) for part in sections for item in part.items)

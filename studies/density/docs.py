@@ -1,6 +1,6 @@
 """``python -m studies.density.docs``: ``make density`` and ``make explore`` as tables in docs/density.md.
 
-And the first one as a plot. (`studies.docs.summary` has it in short for the README.)
+And the first one as a plot. (`studies.docs.summary` has it in short for docs/results.md.)
 """
 
 import json

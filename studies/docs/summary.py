@@ -1,6 +1,6 @@
-"""``python -m studies.docs.summary``: the README's figures of area and density, from the reports of `make` that exist.
+"""``python -m studies.docs.summary``: figures of area and density in docs/results.md, from the reports that exist.
 
-``make density``, ``make kv-area`` and ``make attention-cost`` write the reports; their whole tables are in `docs`.
+``make density``, ``make kv-area`` and ``make attention-cost`` write the reports; their whole tables are in other pages.
 """
 
 import json
@@ -58,14 +58,14 @@ REPORTS = {
 
 
 def main() -> None:
-    """Write the sections whose reports exist into the README."""
+    """Write the sections whose reports exist into docs/results.md."""
     found = {name: ROOT / path for name, (path, _) in REPORTS.items() if (ROOT / path).exists()}
     if not found:
         raise typer.BadParameter(f"none of {', '.join(path for path, _ in REPORTS.values())} exists: run make first")
     for name, path in found.items():
         markers = f"<!-- {name} in short: python -m studies.docs.summary -->", f"<!-- end of {name} in short -->"
         text = REPORTS[name][1](json.loads(Path(path).read_text()))
-        write_between_markers(ROOT / "README.md", text, markers)
+        write_between_markers(ROOT / "docs" / "results.md", text, markers)
 
 
 if __name__ == "__main__":

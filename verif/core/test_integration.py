@@ -1,4 +1,4 @@
-"""docs/integration.md, the C driver, the timing diagrams and the FuseSoC file: current, and true to the core."""
+"""The C driver, the timing diagrams and the FuseSoC file: current, and true to the core."""
 
 import ctypes
 import json
@@ -9,13 +9,13 @@ import pytest
 
 from gen.tops import tops
 from golden.core import CoreJob, activation_stream, job_model, result_beats, weight_stream
-from golden.document import write_between_markers
+from hw.tops.core import AcceleratorCoreAxi
 from sim.build import ROOT
 from sim.runner import run
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
-from studies.docs import core_ports as integration
+from studies.docs.ports import ports
 from verif.core.driver import Device, Job, Platform, Tiling, compile_driver, load_driver
 from verif.core.fuzz import build_core
 from verif.golden.weights_helpers import random_activations, random_weight
@@ -23,20 +23,12 @@ from verif.golden.weights_helpers import random_activations, random_weight
 DOCS = ROOT / "docs"
 
 
-def test_ports_are_current(tmp_path):
-    page = tmp_path / "page.md"
-    text = (DOCS / "integration.md").read_text()
-    page.write_text(text)
-    write_between_markers(page, integration.table(), integration.MARKERS)
-    assert page.read_text() == text, "write it again: python -m studies.docs.core_ports"
-
-
 @pytest.mark.parametrize("name", ["start", "weights", "results"])
 def test_diagrams_show_ports(name):
     """Every wave is a port of the core, and all have the same number of cycles, with a label for each value."""
     source = json.loads((DOCS / "wavedrom" / f"{name}.json").read_text())
     lanes = [lane for entry in source["signal"] for lane in (entry[1:] if isinstance(entry, list) else [entry])]
-    known = {port for port, _, _ in integration.ports("dense")}
+    known = set(ports(AcceleratorCoreAxi(core_preset("dense"))))
     assert {lane["name"].split()[0] for lane in lanes} <= known
     assert len({len(lane["wave"]) for lane in lanes}) == 1
     for lane in lanes:

@@ -1,11 +1,11 @@
-"""The README's figures of area and density: where they go, and what they are taken from."""
+"""The figures in docs/results.md of area and density: where they go, and what they are taken from."""
 
 from sim.build import ROOT
 from studies.docs.summary import REPORTS, attention_markdown, density_markdown
 
 
-def test_readme_has_a_place_for_each_section():
-    text = (ROOT / "README.md").read_text()
+def test_results_have_a_place_for_each_section():
+    text = (ROOT / "docs" / "results.md").read_text()
     for name in REPORTS:
         begin, end = f"<!-- {name} in short: python -m studies.docs.summary -->", f"<!-- end of {name} in short -->"
         assert text.count(begin) == text.count(end) == 1

@@ -6,14 +6,12 @@ import torch
 
 from gen.tops import ATTENTION_CORES
 from golden.attention.query_packet import write_query
-from golden.document import write_between_markers
 from hosts.attention.axi import address_of, score_axi_job, value_axi_job
 from hosts.attention.lists import Exact, KeyList
 from hosts.attention.value_lists import Expected
 from hw.axi.definitions import load_map
 from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
-from sim.build import ROOT
 from sim.design import build_design
 from sim.job import Job
 from sim.runner import run
@@ -21,7 +19,6 @@ from spec.attention import AttentionError
 from spec.kv_block import KvHeader
 from spec.kv_config import KvError
 from spec.kv_formats import KvFormat
-from studies.docs import attention_ports as integration
 from verif.attention.test_scores import random_list as key_list
 from verif.attention.test_scores import random_run
 from verif.attention.test_scores import spoil as spoil_keys
@@ -194,11 +191,3 @@ def test_codes_are_those_of_the_cores(name):
     known = {error.name: error.value for error in (*KvError, *AttentionError)}
     stated = load_map(name).values("AttentionError")
     assert stated == {error: known[error] for error in stated}
-
-
-def test_ports_are_current(tmp_path):
-    page = tmp_path / "page.md"
-    text = (ROOT / integration.PAGE).read_text()
-    page.write_text(text)
-    write_between_markers(page, integration.table(), integration.MARKERS)
-    assert page.read_text() == text, "write it again: python -m studies.docs.attention_ports"
