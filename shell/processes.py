@@ -121,6 +121,7 @@ def _communicate(process: subprocess.Popen, input: str | None, timeout: float | 
         try:
             return process.communicate(input, min(_PATIENCE, max(0, end - time.monotonic())))
         except subprocess.TimeoutExpired:
+            input = None  # it is being sent
             if time.monotonic() >= end:
                 raise
             input = None  # it is on its way, and may not be given twice

@@ -95,6 +95,12 @@ def test_handlers_of_others_are_left_alone():
         signal.signal(signal.SIGHUP, before[1])
 
 
+def test_slow_children_get_all_their_input():
+    text = "line\n" * 100_000
+    done = run(["sh", "-c", "sleep 0.5; cat"], input=text, text=True, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (0, text)
+
+
 def test_a_child_out_of_time_is_ended_with_its_children(tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         run(["sh", "-c", "sleep 60 & echo $! > number; wait"], cwd=tmp_path, timeout=1)
