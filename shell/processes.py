@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 
 __all__ = ["ToolError", "environment", "orderly_end", "parallel", "run"]
 
@@ -115,16 +116,14 @@ def _start(command: Sequence[str | os.PathLike], options: dict) -> subprocess.Po
     return process
 
 
-def _communicate(process: subprocess.Popen, input: str | None, timeout: float | None) -> tuple:
+def _communicate(process: subprocess.Popen, timeout: float | None) -> tuple:
     end = float("inf") if timeout is None else time.monotonic() + timeout
     while True:
         try:
-            return process.communicate(input, min(_PATIENCE, max(0, end - time.monotonic())))
+            return process.communicate(timeout=min(_PATIENCE, max(0, end - time.monotonic())))
         except subprocess.TimeoutExpired:
-            input = None  # it is being sent
             if time.monotonic() >= end:
                 raise
-            input = None  # it is on its way, and may not be given twice
 
 
 def run(
@@ -138,13 +137,16 @@ def run(
         It took more than ``timeout`` seconds, and was ended.
     """
     options.setdefault("env", environment())
-    options.setdefault("stdin", subprocess.DEVNULL if input is None else subprocess.PIPE)
-    with orderly_end():
+    with orderly_end(), TemporaryFile() as given:
+        # A file: what is sent through a pipe gets lost when waiting is interrupted.
+        given.write((input or "").encode())
+        given.seek(0)
+        options["stdin"] = given
         process = _start(command, options)
         try:
             if _deferred:
                 _end(_deferred)
-            output, errors = _communicate(process, input, timeout)
+            output, errors = _communicate(process, timeout)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
