@@ -2,16 +2,21 @@
 
 import ctypes
 import json
+import re
+import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from gen.emit_tops import emit_tops
 from gen.tops import tops
 from golden.core import CoreJob, activation_stream, job_model, result_beats, weight_stream
 from hw.tops.core import AcceleratorCoreAxi
 from sim.build import ROOT
 from sim.runner import run
+from sim.toolchain import environment
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
@@ -180,9 +185,33 @@ def test_fusesoc_file_names_what_is_there():
     text = (ROOT / "bitmosaic.core").read_text()
     assert text.startswith("CAPI=2:\n")
     assert "core" in [top.name for top in tops("dense")]
-    assert "- build/verilog/core.v" in text
-    assert "toplevel: core" in text
-    assert (ROOT / "sim" / "bitmosaic.vlt").is_file()
+    for name in re.findall(r"- (sim/\S+)", text):
+        assert (ROOT / name).is_file(), name
     version = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version"))
     assert f"name: ::bitmosaic:{version.split(chr(34))[1]}\n" in text
-    assert f"::bitmosaic:{version.split(chr(34))[1]}" in (DOCS / "integration.md").read_text()
+    page = (DOCS / "integration.md").read_text()
+    commands = re.findall(r"^fusesoc --cores-root \. run --target=(\S+) (\S+)", page, re.M)
+    assert [target for target, _ in commands] == re.findall(r"^  (?!default)(\w+):\n    <<:", text, re.M)
+    assert {name for _, name in commands} == {f"::bitmosaic:{version.split(chr(34))[1]}"}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("target", ["lint", "sim", "ecp5"])
+def test_fusesoc_runs_the_targets(tmp_path, target):
+    """As written in the document; the FPGA target as far as its project files."""
+    needed = {"lint": "fusesoc", "sim": "iverilog"}.get(target, "fusesoc")
+    for tool in {"fusesoc", needed}:
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} on PATH: python -m pip install fusesoc==2.4.7, apt install iverilog")
+    (tmp_path / "sim").mkdir()
+    for name in ("bitmosaic.core", "sim/smoke.v", "sim/bitmosaic.vlt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    emit_tops([top for top in tops("tiny") if top.name == "core"], tmp_path / "build" / "verilog")
+    command = ["fusesoc", "--cores-root", ".", "run", *["--setup"] * (target == "ecp5"), f"--target={target}"]
+    command.append("::bitmosaic:0.1.0")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if target == "sim":
+        assert "PASS" in done.stdout
+    if target == "ecp5":
+        assert "synth_ecp5" in "".join(path.read_text() for path in tmp_path.rglob("ecp5/*.tcl"))
