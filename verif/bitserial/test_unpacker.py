@@ -99,7 +99,7 @@ def run(built, jobs: list[list[np.ndarray]], traffic, rng, seed: int, lanes: int
 @pytest.mark.sim
 @pytest.mark.parametrize("lanes", sorted({vector["lanes"] for vector in VECTORS}))
 def test_hand_worked_packets(lanes, rng, seed):
-    """The literal packets of verif/data, whose codes are stated beside them."""
+    """The literal packets of verif/golden/weight_packets.json, whose codes are stated beside them."""
     vectors = [vector for vector in VECTORS if vector["lanes"] == lanes]
     packets = [vector_words(vector) for vector in vectors]
     built = row_unpacker(lanes)

@@ -30,6 +30,21 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(found.read_text()), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_are_there(page):
+    """Paths, and dotted names of modules with what is in them, wherever a page mentions them."""
+    text = page.read_text()
+    rooms = "|".join(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists())
+    for path in re.findall(rf"(?<![\w/.])((?:{rooms})/[\w/.-]*\w)", text):
+        assert (ROOT / path).exists(), path
+    for name in set(re.findall(rf"(?<![\w/.])((?:{rooms})(?:\.\w+)+)", text)):
+        module, parts = ROOT, name.split(".")
+        while parts and ((module / parts[0]).is_dir() or (module / f"{parts[0]}.py").exists()):
+            module /= parts.pop(0)
+        source = module.with_suffix(".py") if module.with_suffix(".py").exists() else module / "__init__.py"
+        assert not parts or re.search(rf"\b{parts[0]}\b", source.read_text() if source.exists() else ""), name
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     for page in PAGES[1:]:
