@@ -9,6 +9,7 @@ from gen.pack.kv import kv_pack
 from gen.pack.weights import pack
 from shell import console
 from shell.console import progress_bar, say, stdout
+from spec import checks
 
 app = console.application("Generate verified RTL for low-bit LLM inference.")
 
@@ -108,11 +109,8 @@ def find_tops(preset: str, names: list[str] | None = None) -> list:
     """
     from gen.tops import PRESETS, tops
 
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    checks.choice("preset", preset, PRESETS)
     found = tops(preset)
-    known = [top.name for top in found]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise ValueError(f"top must be one of {', '.join(known)}, not {unknown[0]!r}")
+    for name in names or ():
+        checks.named("top", name, {top.name: top for top in found})
     return [top for top in found if not names or top.name in names]

@@ -12,7 +12,7 @@ from gen.tops import ADDRESS_GENERATORS
 from hw.axi import definitions
 from hw.axi.definitions import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
 from shell.output import output_directory, write_file
-from spec.choices import require_choice
+from spec import checks
 
 __all__ = ["c_header", "markdown", "write_registers"]
 
@@ -42,7 +42,7 @@ def write_registers(out_dir: Path, *, preset: str = "paper", docs: Path | None =
     """
     out_dir = Path(out_dir)
     docs = Path(docs or out_dir)
-    require_choice("preset", preset, ADDRESS_GENERATORS)
+    checks.choice("preset", preset, ADDRESS_GENERATORS)
     output_directory(out_dir, "out")
     texts = {out_dir / f"{load_map(name).name}.h": c_header(name) for name in MAPS}
     texts[out_dir / "bitmosaic_formats.h"] = c_formats.formats_header()

@@ -22,7 +22,7 @@ from hw.tops.core import AcceleratorCoreAxi
 from hw.tops.kv_dequantizer import KvDequantizerAxi
 from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
-from spec import config
+from spec import checks, config
 from spec.attention import AttentionConfig
 from spec.core import CORE_PRESETS, CoreConfig
 from spec.kv_config import KvEngineConfig
@@ -115,8 +115,7 @@ def core_parameters(core: CoreConfig) -> dict[str, Any]:
 
 def tops(preset: str) -> list[Top]:
     """The tops of a preset, integrated ones first. Raises ValueError for an unknown preset, naming the known."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {PRESETS}, not {preset!r}")
+    checks.choice("preset", preset, PRESETS)
     core = core_tops(CORE_PRESETS[preset]) if preset in CORE_PRESETS else []
     return [*core, *(column_tops(preset) if preset in config.PRESETS else [])]
 

@@ -24,6 +24,7 @@ from hosts.kv_dequantizer import TOP, by_channel, emit_engine, needed_config, ru
 from shell.output import write_file
 from sim.build import BuildError, build
 from sim.runner import SimulationError
+from spec import checks
 from spec.kv_config import ENGINE_LANES
 
 __all__ = ["Simulated", "simulate"]
@@ -133,8 +134,8 @@ def main(
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        if lanes is not None and lanes not in ENGINE_LANES:
-            raise ValueError(f"lanes must be one of {', '.join(map(str, ENGINE_LANES))}, not {lanes}")
+        if lanes is not None:
+            checks.choice("lanes", lanes, ENGINE_LANES)
         if output.is_dir():
             raise IsADirectoryError(f"output must be a file, and {output} is a directory")
         if output.exists() and output.samefile(packed):

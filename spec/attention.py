@@ -6,6 +6,7 @@ Equations, streams and bounds: docs/attention.md.
 from dataclasses import dataclass
 from enum import IntEnum
 
+from spec import checks
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvTransform
 from spec.packet import Field
@@ -112,26 +113,12 @@ class AttentionConfig:
     transforms: frozenset = frozenset({KvTransform.WHT})
 
     def __post_init__(self):
-        allowed = {
-            "channels": (64, 128),
-            "query_bits": range(12, 17),
-            "fold_bits": range(8, 17),
-            "weight_bits": range(6, 12),
-        }
-        for name, values in allowed.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if value not in values:
-                raise ValueError(f"{name} must be one of {tuple(values)}, not {value}")
-        if not isinstance(self.minima, bool):
-            raise TypeError(f"minima must be a bool, not {self.minima!r}")
-        transforms = self.transforms
-        if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
-            raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")
-        object.__setattr__(self, "transforms", frozenset(transforms) & TRANSFORMS)
-        if self.fold_bits > self.query_bits:
-            raise ValueError(f"fold_bits must be at most query_bits={self.query_bits}, not {self.fold_bits}")
+        checks.choices(self, channels=(64, 128), minima=(False, True))
+        checks.whole("query_bits", self.query_bits, 12, 16)
+        checks.whole("fold_bits", self.fold_bits, 8, self.query_bits)
+        checks.whole("weight_bits", self.weight_bits, 6, 11)
+        checks.members("transforms", self.transforms, KvTransform)
+        object.__setattr__(self, "transforms", frozenset(self.transforms) & TRANSFORMS)
 
     @property
     def steps(self) -> int:

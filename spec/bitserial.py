@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spec.choices import require_choice
+from spec import checks
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
@@ -43,17 +43,15 @@ class BitSerialConfig:
     signed_special_terms: bool = False
 
     def __post_init__(self):
-        allowed = {
-            "lanes": (2, 4, 8),
-            "rounding": ROUNDINGS,
-            "accumulator_bits": ACCUMULATOR_BITS,
-            "group_size": GROUP_SIZES,
-            "signed_special_terms": (False, True),
-        }
-        for name, choices in allowed.items():
-            require_choice(name, getattr(self, name), choices)
-        if not self.datatypes or any(not isinstance(d, Datatype) for d in self.datatypes):
-            raise ValueError(f"datatypes must be a non-empty tuple of Datatype, not {self.datatypes!r}")
+        checks.choices(
+            self,
+            lanes=(2, 4, 8),
+            rounding=ROUNDINGS,
+            accumulator_bits=ACCUMULATOR_BITS,
+            group_size=GROUP_SIZES,
+            signed_special_terms=(False, True),
+        )
+        checks.members("datatypes", self.datatypes, Datatype, kind=tuple, least=1)
 
     @property
     def beats(self) -> int:

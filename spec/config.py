@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from spec.choices import require_choice
+from spec import checks
 from spec.packet import GROUP_SIZES
 
 __all__ = ["ACCUMULATOR_BITS", "PRESETS", "ROUNDINGS", "ColumnConfig", "preset"]
@@ -51,17 +51,16 @@ class ColumnConfig:
     signed_special_terms: bool = False
 
     def __post_init__(self):
-        allowed = {
-            "pes": tuple(range(1, 9)),
-            "lanes": (2, 4, 8),
-            "rounding": ROUNDINGS,
-            "accumulator_bits": ACCUMULATOR_BITS,
-            "digit_bits": (1, 2, 4, 8),
-            "group_size": GROUP_SIZES,
-            "signed_special_terms": (False, True),
-        }
-        for name, choices in allowed.items():
-            require_choice(name, getattr(self, name), choices)
+        checks.choices(
+            self,
+            pes=range(1, 9),
+            lanes=(2, 4, 8),
+            rounding=ROUNDINGS,
+            accumulator_bits=ACCUMULATOR_BITS,
+            digit_bits=(1, 2, 4, 8),
+            group_size=GROUP_SIZES,
+            signed_special_terms=(False, True),
+        )
         shortest = self.group_size // self.lanes  # cycles of a group of one-term codes
         if self.group_interval > shortest:
             raise ValueError(
@@ -85,6 +84,4 @@ PRESETS = {
 
 def preset(name: str, **changes) -> ColumnConfig:
     """The named preset, with ``changes`` applied. Raises ValueError for an unknown name, naming the known ones."""
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {tuple(PRESETS)}, not {name!r}")
-    return replace(PRESETS[name], **changes)
+    return replace(checks.named("preset", name, PRESETS), **changes)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from spec import checks
 from spec.bitserial import BitSerialConfig
 from spec.datatypes import MAX_CODE_BITS
 from spec.packet import GROUP_HEADER_BITS, GROUP_SIZES, MAX_ROW_LENGTH, ROW_HEADER_BITS, WORD_BITS, Field
@@ -17,8 +18,6 @@ CHANNEL_HEADER = (
     Field("parity", 63, 1, "makes the number of ones in the word even"),
 )
 """First word of a channel's slice in a weight packet of the core."""
-
-_RANGES = {"rows": (1, 64), "columns": (1, 64), "token_sets": (1, 2), "drain_chains": (1, 8), "result_lanes": (1, 32)}
 
 
 def split(count: int, most: int) -> list[int]:
@@ -95,29 +94,16 @@ class CoreConfig:
     max_outputs: int = 1 << 14
 
     def __post_init__(self):
-        if not isinstance(self.datapath, PrealignedConfig | BitSerialConfig):
-            raise TypeError(f"datapath must be a PrealignedConfig or BitSerialConfig, not {self.datapath!r}")
-        unit = self.datapath.group_size
-        ranges = _RANGES | {
-            "chunk": (unit, 4096),
-            "block_outputs": (self.rows, 4095),
-            "max_inputs": (1, MAX_ROW_LENGTH),
-            "max_outputs": (1, 1 << 14),
-        }
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if type(value) is not int:
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if not least <= value <= most:
-                raise ValueError(f"{name} must be in {least}..{most}, not {value!r}")
-        for name in ("rows", "columns", "drain_chains", "result_lanes"):
-            if getattr(self, name).bit_count() != 1:
-                raise ValueError(f"{name} must be a power of two, not {getattr(self, name)!r}")
-        multiples = {"chunk": unit, "block_outputs": self.rows, "rows": 2 * self.result_lanes}
-        multiples["result_lanes"] = self.drain_chains
-        for name, divisor in multiples.items():
-            if getattr(self, name) % divisor:
-                raise ValueError(f"{name} must be a multiple of {divisor}, not {getattr(self, name)!r}")
+        checks.instance("datapath", self.datapath, PrealignedConfig, BitSerialConfig)
+        for name, most in (("rows", 64), ("columns", 64), ("drain_chains", 8), ("result_lanes", 32)):
+            checks.power_of_two(name, getattr(self, name), 1, most)
+        checks.whole("rows", self.rows, 1, 64, 2 * self.result_lanes)
+        checks.whole("result_lanes", self.result_lanes, 1, 32, self.drain_chains)
+        checks.whole("token_sets", self.token_sets, 1, 2)
+        checks.whole("chunk", self.chunk, self.datapath.group_size, 4096, self.datapath.group_size)
+        checks.whole("block_outputs", self.block_outputs, self.rows, 4095, self.rows)
+        checks.whole("max_inputs", self.max_inputs, 1, MAX_ROW_LENGTH)
+        checks.whole("max_outputs", self.max_outputs, 1, 1 << 14)
 
     @property
     def block_tokens(self) -> int:
@@ -195,6 +181,4 @@ CORE_PRESETS = {
 
 def core_preset(name: str, **changes) -> CoreConfig:
     """The named preset, with ``changes`` applied. Raises ValueError for an unknown name, naming the known ones."""
-    if name not in CORE_PRESETS:
-        raise ValueError(f"preset must be one of {tuple(CORE_PRESETS)}, not {name!r}")
-    return replace(CORE_PRESETS[name], **changes)
+    return replace(checks.named("preset", name, CORE_PRESETS), **changes)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from spec import checks
+
 __all__ = ["DIGIT_SETS", "MAX_MULTIPLE", "DigitSet", "digit_set"]
 
 MAX_MULTIPLE = 16
@@ -22,22 +24,14 @@ class DigitSet:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         Naming the multiples and what is allowed.
     """
 
     multiples: tuple[int, ...]
 
     def __post_init__(self):
-        allowed = range(1, MAX_MULTIPLE + 1)
-        if (
-            not isinstance(self.multiples, tuple)
-            or any(type(m) is not int or m not in allowed for m in self.multiples)
-            or list(self.multiples) != sorted(set(self.multiples))
-        ):
-            raise ValueError(
-                f"multiples must be an ascending tuple of integers 1..{MAX_MULTIPLE}, not {self.multiples!r}"
-            )
+        checks.ordered("multiples", self.multiples, 1, MAX_MULTIPLE)
         if not {1, 2} <= set(self.multiples):
             raise ValueError(f"multiples must have 1 and 2 among them, not {self.multiples!r}")
 
@@ -70,6 +64,4 @@ DIGIT_SETS = {
 
 def digit_set(name: str) -> DigitSet:
     """The named digit set. Raises ValueError for an unknown name, naming the known."""
-    if name not in DIGIT_SETS:
-        raise ValueError(f"digit set must be one of {', '.join(DIGIT_SETS)}, not {name!r}")
-    return DIGIT_SETS[name]
+    return checks.named("digit set", name, DIGIT_SETS)

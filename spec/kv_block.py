@@ -9,6 +9,7 @@ Sinks, the newest tokens and RLKV's window heads are not in blocks: they are FP1
 
 from dataclasses import dataclass, replace
 
+from spec import checks
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from spec.packet import Field
 
@@ -71,19 +72,6 @@ def header_check(word: int) -> int:
     return check
 
 
-def _whole(name: str, value, low: int, high: int, step: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if not low <= value <= high or value % step:
-        multiple = f" and a multiple of {step}" if step > 1 else ""
-        raise ValueError(f"{name} must be in {low}..{high}{multiple}, not {value}")
-
-
-def _member(name: str, value, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__} ({', '.join(kind.__members__)}), not {value!r}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class KvHeader:
     """A block's header in natural units, with the sizes that follow from it; refuses what the format does not allow.
@@ -129,19 +117,16 @@ class KvHeader:
     exponent1: int = -EXPONENT_BIAS
 
     def __post_init__(self):
-        _member("format", self.format, KvFormat)
-        _member("metadata", self.metadata, KvMetadata)
-        _member("transform0", self.transform0, KvTransform)
-        _member("transform1", self.transform1, KvTransform)
-        _whole("channels", self.channels, 8, MAX_HEAD_DIM, 8)
+        checks.choices(self, format=KvFormat, metadata=KvMetadata, transform0=KvTransform, transform1=KvTransform)
+        checks.whole("channels", self.channels, 8, MAX_HEAD_DIM, 8)
         if self.segment0 is None:
             object.__setattr__(self, "segment0", self.channels)
-        _whole("segment0", self.segment0, 8, self.channels, 8)
-        _whole("rows", self.rows, 1, MAX_ROWS)
-        _whole("span", self.span, 0, MAX_SPAN, 64)
-        _whole("token", self.token, 0, MAX_TOKENS - (self.span or self.rows))
-        _whole("exponent0", self.exponent0, -EXPONENT_BIAS, 31 - EXPONENT_BIAS)
-        _whole("exponent1", self.exponent1, -EXPONENT_BIAS, 31 - EXPONENT_BIAS)
+        checks.whole("segment0", self.segment0, 8, self.channels, 8)
+        checks.whole("rows", self.rows, 1, MAX_ROWS)
+        checks.whole("span", self.span, 0, MAX_SPAN, 64)
+        checks.whole("token", self.token, 0, MAX_TOKENS - (self.span or self.rows))
+        checks.whole("exponent0", self.exponent0, -EXPONENT_BIAS, 31 - EXPONENT_BIAS)
+        checks.whole("exponent1", self.exponent1, -EXPONENT_BIAS, 31 - EXPONENT_BIAS)
         if self.span and self.rows > self.span:
             raise ValueError(f"rows must be at most span ({self.span}), not {self.rows}")
         if self.segment1 and self.format not in (KvFormat.K2, KvFormat.K2S):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from spec import checks
 from spec.kv_block import MAX_HEAD_DIM
 from spec.kv_formats import KvFormat, KvTransform
 from spec.packet import Field
@@ -88,28 +89,14 @@ class KvEngineConfig:
     centre: bool = False
 
     def __post_init__(self):
-        for name, allowed in (("lanes", ENGINE_LANES), ("max_channels", (64, 128)), ("scale_bits", (8, 11))):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {value}")
-        for name in ("interleave", "centre"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
+        checks.choices(self, lanes=ENGINE_LANES, max_channels=(64, 128), scale_bits=(8, 11))
+        checks.choices(self, interleave=(False, True), centre=(False, True))
         if self.centre and not self.interleave:
             raise ValueError("interleave must be True with centre, not False: the centre is added in channel order")
-        transforms = self.transforms
-        if not isinstance(transforms, frozenset | set) or not all(isinstance(t, KvTransform) for t in transforms):
-            raise TypeError(f"transforms must be a set of KvTransform, not {transforms!r}")
-        object.__setattr__(self, "transforms", frozenset(transforms) - {KvTransform.NONE})
-        formats = self.formats
-        if not isinstance(formats, frozenset | set) or not all(isinstance(f, KvFormat) for f in formats):
-            raise TypeError(f"formats must be a set of KvFormat, not {formats!r}")
-        if not formats or not formats <= _ROWS:
-            names = ", ".join(sorted(f.name for f in formats)) or "none"
-            raise ValueError(f"formats must be some of {', '.join(f.name for f in sorted(_ROWS))}, not {names}")
-        object.__setattr__(self, "formats", frozenset(formats))
+        checks.members("transforms", self.transforms, KvTransform)
+        object.__setattr__(self, "transforms", frozenset(self.transforms) - {KvTransform.NONE})
+        checks.members("formats", self.formats, _ROWS, least=1)
+        object.__setattr__(self, "formats", frozenset(self.formats))
 
     @property
     def ternary(self) -> bool:

@@ -11,6 +11,8 @@ past the row's length take no part in the sum, whatever their code.
 
 from dataclasses import dataclass
 
+from spec import checks
+
 __all__ = [
     "GROUP_HEADER",
     "GROUP_HEADER_BITS",
@@ -57,6 +59,5 @@ GROUP_HEADER_BITS = 16
 
 def group_size_code(group_size: int) -> int:
     """Row header code of a group size. Raises ValueError for a size that is not supported."""
-    if group_size not in GROUP_SIZES:
-        raise ValueError(f"group_size must be one of {GROUP_SIZES}, not {group_size!r}")
+    checks.choice("group_size", group_size, GROUP_SIZES)
     return GROUP_SIZES.index(group_size)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from spec.choices import require_choice
+from spec import checks
 from spec.datatypes import FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
 from spec.digits import DIGIT_SETS, DigitSet
 from spec.packet import GROUP_SIZES
@@ -13,7 +13,6 @@ __all__ = ["PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
 
 ACTIVATION_BITS = range(10, 25)
 LANES = (4, 8, 16, 32)
-SEGMENT_BITS = range(1, 65)
 
 
 def magnitude_limit(datatype: Datatype) -> int:
@@ -60,31 +59,14 @@ class PrealignedConfig:
     datatypes: tuple[Datatype, ...] = tuple(Datatype)
 
     def __post_init__(self):
-        if not isinstance(self.digits, DigitSet):
-            raise TypeError(f"digits must be a DigitSet, not {self.digits!r}")
-        whole = {
-            "lanes": LANES,
-            "activation_bits": ACTIVATION_BITS,
-            "segment_bits": SEGMENT_BITS,
-            "group_size": GROUP_SIZES,
-        }
-        for name, allowed in whole.items():
-            require_choice(name, getattr(self, name), allowed)
+        checks.instance("digits", self.digits, DigitSet)
+        checks.choices(self, lanes=LANES, group_size=GROUP_SIZES, activation_bits=ACTIVATION_BITS)
+        checks.whole("segment_bits", self.segment_bits, 1, 64)
         if self.registers is None:
             halves = tuple(self.lanes >> k for k in range(self.lanes.bit_length() - 1))
             object.__setattr__(self, "registers", halves)
-        legal = range(2, self.lanes + 1)
-        if (
-            not isinstance(self.registers, tuple)
-            or any(type(r) is not int or r not in legal for r in self.registers)
-            or not self.registers
-            or list(self.registers) != sorted(set(self.registers), reverse=True)
-        ):
-            raise ValueError(
-                f"registers must be a non-empty descending tuple of row counts 2..{self.lanes}, not {self.registers!r}"
-            )
-        if not self.datatypes or any(not isinstance(d, Datatype) for d in self.datatypes):
-            raise ValueError(f"datatypes must be a non-empty tuple of Datatype, not {self.datatypes!r}")
+        checks.ordered("registers", self.registers, 2, self.lanes, descending=True)
+        checks.members("datatypes", self.datatypes, Datatype, kind=tuple, least=1)
 
     @property
     def plane_bits(self) -> int:

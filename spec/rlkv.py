@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 
-from spec.choices import require_choice
+from spec import checks
 from spec.kv_block import MAX_TOKENS, KvHeader
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
@@ -102,19 +102,11 @@ SLOT_UNIT = 4
 """Slots start and end at multiples of this many bytes."""
 
 
-def _whole(name: str, value, low: int, high: int, step: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if not low <= value <= high or value % step:
-        multiple = f" and a multiple of {step}" if step > 1 else ""
-        raise ValueError(f"{name} must be in {low}..{high}{multiple}, not {value}")
-
-
 def exact_token_bytes(head_dim: int, kind: str = "int8", beat_bytes: int = 16) -> int:
     """Bytes of one token's key or value outside blocks: ``"int8"`` (D codes, their FP16 scale, and two bytes for the
     scale of the same token's value; to a multiple of 4, at least a beat) or ``"fp16"`` (whole beats)."""
-    _whole("head_dim", head_dim, 1, 1024)
-    require_choice("kind", kind, ("int8", "fp16"))
+    checks.whole("head_dim", head_dim, 1, 1024)
+    checks.choice("kind", kind, ("int8", "fp16"))
     if kind == "int8":
         return max(beat_bytes, -(-(head_dim + 4) // SLOT_UNIT) * SLOT_UNIT)
     return -(-2 * head_dim // beat_bytes) * beat_bytes
@@ -184,20 +176,20 @@ class RlkvConfig:
     address_bits: int = 40
 
     def __post_init__(self):
-        _whole("layers", self.layers, 1, 256)
-        _whole("heads", self.heads, 1, 64)
-        _whole("group", self.group, 1, 8)
-        _whole("requests", self.requests, 1, 16)
-        require_choice("block_tokens", self.block_tokens, (32, 64, 128))
-        _whole("sink", self.sink, 0, min(255, self.block_tokens - 1))
-        _whole("recent", self.recent, 1, 4096)
-        _whole("residual", self.residual, 0, 4096)
-        require_choice("beat_bytes", self.beat_bytes, (8, 16, 32, 64))
-        _whole("token_bytes", self.token_bytes, self.beat_bytes, 1 << 12, SLOT_UNIT)
-        _whole("block_bytes", self.block_bytes, self.beat_bytes, 1 << 18, self.beat_bytes)
-        _whole("blocks", self.blocks, 1, 1 << 20)
-        _whole("context", self.context, 1, MAX_TOKENS)
-        _whole("address_bits", self.address_bits, 16, 64)
+        checks.whole("layers", self.layers, 1, 256)
+        checks.whole("heads", self.heads, 1, 64)
+        checks.whole("group", self.group, 1, 8)
+        checks.whole("requests", self.requests, 1, 16)
+        checks.choice("block_tokens", self.block_tokens, (32, 64, 128))
+        checks.whole("sink", self.sink, 0, min(255, self.block_tokens - 1))
+        checks.whole("recent", self.recent, 1, 4096)
+        checks.whole("residual", self.residual, 0, 4096)
+        checks.choice("beat_bytes", self.beat_bytes, (8, 16, 32, 64))
+        checks.whole("token_bytes", self.token_bytes, self.beat_bytes, 1 << 12, SLOT_UNIT)
+        checks.whole("block_bytes", self.block_bytes, self.beat_bytes, 1 << 18, self.beat_bytes)
+        checks.whole("blocks", self.blocks, 1, 1 << 20)
+        checks.whole("context", self.context, 1, MAX_TOKENS)
+        checks.whole("address_bits", self.address_bits, 16, 64)
 
     def run_beats(self, tokens: int) -> int:
         """Beats of a run of slots, the last one filled up."""
@@ -273,11 +265,11 @@ class RlkvPools:
         """Raise ValueError, naming the pool, unless all pools are aligned, fit and do not overlap."""
         top = 1 << config.address_bits
         for name in ("full_areas", "window_areas"):
-            _whole(name, getattr(self, name), 0, config.areas)
-        _whole("blocks", self.blocks, 0, config.blocks)
+            checks.whole(name, getattr(self, name), 0, config.areas)
+        checks.whole("blocks", self.blocks, 0, config.blocks)
         regions = sorted(self.regions(config).items(), key=lambda item: item[1])
         for name, (base, size) in regions:
-            _whole(f"{name}_base", base, 0, top - 1, config.beat_bytes)
+            checks.whole(f"{name}_base", base, 0, top - 1, config.beat_bytes)
             if base + size > top:
                 raise ValueError(
                     f"{name} pool must end within {config.address_bits} address bits, not at {base + size:#x}"
@@ -365,6 +357,4 @@ RLKV_PRESETS = {
 
 def rlkv_preset(name: str, **changes) -> RlkvConfig:
     """The named preset, with ``changes`` applied. Raises ValueError for an unknown name, naming the known ones."""
-    if name not in RLKV_PRESETS:
-        raise ValueError(f"preset must be one of {tuple(RLKV_PRESETS)}, not {name!r}")
-    return replace(RLKV_PRESETS[name], **changes)
+    return replace(checks.named("preset", name, RLKV_PRESETS), **changes)

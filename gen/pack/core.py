@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from shell.output import directory_name, output_directory
+from spec import checks
 from spec.core import CoreConfig, core_preset
 from spec.datatypes import Datatype
 
@@ -87,8 +88,7 @@ def pack_core_layers(
     from golden.weights import quantize
 
     config = core_preset(preset)
-    if group_size not in config.group_sizes:
-        raise ValueError(f"group_size must be one of {config.group_sizes} for core {preset}, not {group_size}")
+    checks.choice(f"group_size for core {preset}", group_size, config.group_sizes)
     output_directory(output, "output with --core")
     lengths = {layer: model.tensors[name].shape[1] for layer, name in chosen.items()}
     inputs = open_activations(activations, lengths) if activations else None

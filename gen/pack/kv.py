@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from golden.kv.files import Dump
     from golden.kv.packed import PackedCache
 
+from spec import checks
+
 __all__ = ["kv_pack", "open_dump", "pack_dump"]
 
 
@@ -53,9 +55,7 @@ def open_dump(dump: Path, format: str, output: Path) -> "tuple[Dump, CacheFormat
         ) from error
 
     packable = [n for n, f in PRESETS.items() if f.mode == "paper" and "fp16" not in (f.key.code, f.value.code)]
-    if format not in packable:
-        raise ValueError(f"format must be one of {', '.join(packable)}, not {format!r}")
-    fmt = PRESETS[format]
+    fmt = checks.named("format", format, {name: PRESETS[name] for name in packable})
     output_file(output)
     source = load_dump(dump)
     if output.exists() and output.samefile(dump):

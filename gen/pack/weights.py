@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from shell.output import output_file
+from spec import checks
 from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.packet import MAX_ROW_LENGTH
@@ -89,10 +90,7 @@ def pack(
 
 
 def _datatype(name: str) -> Datatype:
-    known = {datatype.name.lower(): datatype for datatype in WEIGHT_DATATYPES}
-    if name.lower() not in known:
-        raise ValueError(f"datatype must be one of {', '.join(known)}, not {name!r}")
-    return known[name.lower()]
+    return checks.named("datatype", name.lower(), {datatype.name.lower(): datatype for datatype in WEIGHT_DATATYPES})
 
 
 def _open(model: Path) -> "ModelFile":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from gen.synth.liberty import Library
 from gen.yosys import yosys_version
+from spec import checks
 
 __all__ = ["QUICK", "VARIANTS", "Variant", "back_passes", "front_job", "recipe_hash"]
 
@@ -32,10 +33,8 @@ class Variant:
     mapper: str
 
     def __post_init__(self) -> None:
-        if self.adder not in ADDERS:
-            raise ValueError(f"adder must be one of {', '.join(ADDERS)}, not {self.adder!r}")
-        if self.mapper not in MAPPERS:
-            raise ValueError(f"mapper must be one of {', '.join(MAPPERS)}, not {self.mapper!r}")
+        checks.named("adder", self.adder, ADDERS)
+        checks.named("mapper", self.mapper, MAPPERS)
 
     def __str__(self) -> str:
         return f"{self.adder}/{self.mapper}"

@@ -20,6 +20,7 @@ from gen.verilog import to_verilog
 from gen.yosys import YosysError, run_python, run_yosys
 from shell.output import write_file
 from shell.processes import ToolError, parallel
+from spec import checks
 
 __all__ = ["SynthResult", "SynthesisError", "VariantResult", "measure", "synthesize"]
 
@@ -102,12 +103,10 @@ def measure(
     variants : str
         ``quick``: prefix adders and the ``dch`` script alone; ``all``: the whole recipe, the only one fit for quoting.
     """
-    chosen = {"quick": QUICK, "all": VARIANTS}
-    if variants not in chosen:
-        raise ValueError(f"variants must be 'quick' or 'all', not {variants!r}")
+    chosen = checks.named("variants", variants, {"quick": QUICK, "all": VARIANTS})
     top = type(component).__name__.lower()
     verilog, _ports = to_verilog(component, top)
-    return synthesize(verilog, top, named_library(library_name), variants=chosen[variants], cache_dir=cache_dir)
+    return synthesize(verilog, top, named_library(library_name), variants=chosen, cache_dir=cache_dir)
 
 
 def synthesize(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from golden.bitserial.decoder import Terms
+from spec import checks
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 
 __all__ = ["Activations", "accumulate", "check_pe", "group_value", "shift_right"]
@@ -19,14 +20,10 @@ _FAR = 28  # a shift this far leaves nothing of the widest operand (25 bits), an
 
 
 def check_pe(lanes: int = 4, rounding: str = "trunc", accumulator_bits: int = 15) -> None:
-    """Raise ValueError, naming the parameter, unless a bit-serial PE may be so configured."""
-    for name, value, allowed in (
-        ("lanes", lanes, PE_LANES),
-        ("rounding", rounding, ROUNDINGS),
-        ("accumulator_bits", accumulator_bits, ACCUMULATOR_BITS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+    """Raise TypeError or ValueError, naming the parameter, unless a bit-serial PE may be so configured."""
+    checks.choice("lanes", lanes, PE_LANES)
+    checks.choice("rounding", rounding, ROUNDINGS)
+    checks.choice("accumulator_bits", accumulator_bits, ACCUMULATOR_BITS)
 
 
 @dataclass(frozen=True, eq=False)

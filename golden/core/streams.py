@@ -9,6 +9,7 @@ import torch
 from golden.core.layer import input_channels
 from golden.weights.packing import row_packets
 from golden.weights.quantized import QuantizedWeight
+from spec import checks
 from spec.core import CHANNEL_HEADER, CoreConfig
 
 __all__ = [
@@ -75,8 +76,7 @@ def check_weight(config: CoreConfig, weight: QuantizedWeight) -> None:
         raise ValueError(
             f"the weight must be at most [{config.max_outputs}, {config.max_inputs}] for this core, not {[out, length]}"
         )
-    if weight.group_size not in config.group_sizes:
-        raise ValueError(f"group_size must be one of {config.group_sizes} for this core, not {weight.group_size}")
+    checks.choice("group_size for this core", weight.group_size, config.group_sizes)
     unknown = sorted(set(weight.datatype.unique().tolist()) - {int(d) for d in config.datapath.datatypes})
     if unknown:
         raise ValueError(f"datatype must be one that this core decodes, not {unknown[0]}")

@@ -6,6 +6,7 @@ from golden.kv.blocks import Blocks, KeyPlan, ValuePlan, plan_keys, plan_values,
 from golden.kv.config import CacheFormat
 from golden.kv.grouping import Group, token_groups
 from golden.kv.residual import write_fp16
+from spec import checks
 
 __all__ = ["LayerCache"]
 
@@ -34,8 +35,7 @@ class LayerCache:
     """
 
     def __init__(self, fmt: CacheFormat, moments: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
-        if not isinstance(fmt, CacheFormat):
-            raise TypeError(f"fmt must be a CacheFormat, not {fmt!r}")
+        checks.instance("fmt", fmt, CacheFormat)
         if fmt.mode != "paper" or "fp16" in (fmt.key.code, fmt.value.code):
             raise ValueError(f"fmt must be a 'paper' format with quantized keys and values, not {fmt!r}")
         self.fmt = fmt

@@ -5,7 +5,9 @@ Codes are called by their datatype: ``binary`` (K1), ``s2`` (K2S), ``u2`` (K2 an
 
 from dataclasses import dataclass, field, replace
 
-__all__ = ["CODES", "PRESETS", "CacheFormat", "KeyFormat", "ValueFormat", "check", "preset"]
+from spec import checks
+
+__all__ = ["CODES", "PRESETS", "CacheFormat", "KeyFormat", "ValueFormat", "preset"]
 
 CODES = ("binary", "s2", "u2", "ternary")
 TRANSFORMS = ("none", "rfft", "wht")
@@ -13,22 +15,6 @@ TRANSFORM_SIZES = (16, 32, 64, 128)
 GROUPS = (32, 64, 128)
 ROUNDINGS = ("nearest", "attention")
 METADATA = ("fp16", "q8", "f6")
-
-
-def check(name: str, value: object, allowed: tuple) -> None:
-    """Raise `TypeError` or `ValueError`, naming the parameter, unless `value` is one of `allowed`."""
-    if not any(type(value) is type(choice) for choice in allowed):
-        kinds = " or ".join(dict.fromkeys(type(choice).__name__ for choice in allowed))
-        raise TypeError(f"{name} must be a {kinds}, not {value!r}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
-
-
-def _check_range(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +63,21 @@ class KeyFormat:
     rounding: str = "nearest"
 
     def __post_init__(self):
-        check("code", self.code, (*CODES, "fp16"))
-        check("anomalous_code", self.anomalous_code, (*CODES, None))
-        check("split_by", self.split_by, ("layer", "head"))
-        check("transform", self.transform, TRANSFORMS)
-        check("group", self.group, GROUPS)
-        check("metadata", self.metadata, METADATA)
-        check("centre", self.centre, (False, True))
-        check("fit", self.fit, ("moment", "mse"))
-        check("rounding", self.rounding, ROUNDINGS)
+        checks.choice("code", self.code, (*CODES, "fp16"))
+        checks.choice("anomalous_code", self.anomalous_code, (*CODES, None))
+        checks.choice("split_by", self.split_by, ("layer", "head"))
+        checks.choice("transform", self.transform, TRANSFORMS)
+        checks.choice("group", self.group, GROUPS)
+        checks.choice("metadata", self.metadata, METADATA)
+        checks.choice("centre", self.centre, (False, True))
+        checks.choice("fit", self.fit, ("moment", "mse"))
+        checks.choice("rounding", self.rounding, ROUNDINGS)
         if self.gamma is not None:
-            _check_range("gamma", self.gamma, 0.0, 4.0)
+            checks.number("gamma", self.gamma, 0.0, 4.0)
         if self.rounding == "attention" and "u2" in (self.code, self.anomalous_code):
             raise ValueError("rounding must be 'nearest' for u2, not 'attention'")
         if self.anomalous_code is not None:
-            _check_range("anomalous", self.anomalous, 0.0, 1.0)
+            checks.number("anomalous", self.anomalous, 0.0, 1.0)
             if self.code != "binary" or self.anomalous_code not in ("s2", "u2"):
                 raise ValueError(
                     "anomalous_code must be None, or 's2' or 'u2' beside code 'binary', "
@@ -141,20 +127,20 @@ class ValueFormat:
     protected: float = 0.0
 
     def __post_init__(self):
-        check("code", self.code, ("ternary", "u2", "fp16"))
-        check("group", self.group, GROUPS)
-        check("metadata", self.metadata, METADATA)
-        check("fit", self.fit, ("moment", "mse"))
+        checks.choice("code", self.code, ("ternary", "u2", "fp16"))
+        checks.choice("group", self.group, GROUPS)
+        checks.choice("metadata", self.metadata, METADATA)
+        checks.choice("fit", self.fit, ("moment", "mse"))
         if self.metadata == "f6" and self.code == "u2":
             raise ValueError("metadata must be 'fp16' or 'q8' for u2, not 'f6'")
-        check("rounding", self.rounding, ROUNDINGS)
+        checks.choice("rounding", self.rounding, ROUNDINGS)
         if self.rounding == "attention" and self.code == "u2":
             raise ValueError("rounding must be 'nearest' for u2, not 'attention'")
-        check("scale", self.scale, ("kept_mean", "mean"))
-        check("centre", self.centre, (False, True))
+        checks.choice("scale", self.scale, ("kept_mean", "mean"))
+        checks.choice("centre", self.centre, (False, True))
         if self.gamma is not None:
-            _check_range("gamma", self.gamma, 0.0, 4.0)
-        _check_range("protected", self.protected, 0.0, 0.999)
+            checks.number("gamma", self.gamma, 0.0, 4.0)
+        checks.number("protected", self.protected, 0.0, 0.999)
         if self.protected and self.code != "ternary":
             raise ValueError(
                 f"protected must be 0 unless code is 'ternary' (code is {self.code!r}), not {self.protected!r}"
@@ -185,18 +171,10 @@ class CacheFormat:
 
     def __post_init__(self):
         for name, kind in (("key", KeyFormat), ("value", ValueFormat)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}")
-        for name in ("sinks", "recent"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, not {value!r}")
-        check("mode", self.mode, ("paper", "released"))
-        smallest = min(self.key.group, self.value.group)
-        if self.sinks >= smallest:
-            raise ValueError(f"sinks must be less than the smallest group ({smallest}), not {self.sinks!r}")
+            checks.instance(name, getattr(self, name), kind)
+        checks.choice("mode", self.mode, ("paper", "released"))
+        checks.whole("sinks", self.sinks, 0, min(self.key.group, self.value.group) - 1)
+        checks.whole("recent", self.recent, 0)
 
 
 _FP16_KEYS = KeyFormat(code="fp16", anomalous_code=None, centre=False, transform="none")
@@ -238,6 +216,4 @@ PRESETS: dict[str, CacheFormat] = {
 
 def preset(name: str) -> CacheFormat:
     """The named format; `ValueError` lists the names."""
-    if name not in PRESETS:
-        raise ValueError(f"format must be one of {', '.join(PRESETS)}, not {name!r}")
-    return PRESETS[name]
+    return checks.named("format", name, PRESETS)

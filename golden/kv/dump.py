@@ -10,6 +10,7 @@ from golden.kv.files import Dump, save_dump
 from golden.kv.moments import model_moments
 from golden.kv.protection import protected_tokens, protection_scores
 from golden.llm import CheckpointNotFoundError, capture_activations, capture_kv
+from spec import checks
 
 __all__ = ["dump_model"]
 
@@ -34,10 +35,8 @@ def dump_model(tokens: int, start: int = 0, *, protect: float = 0.0, queries: in
     ValueError
         Naming the parameter.
     """
-    if not 0.0 <= protect <= 1.0:
-        raise ValueError(f"protect must be from 0 to 1, not {protect!r}")
-    if not 1 <= queries < tokens:
-        raise ValueError(f"queries must be in 1..{tokens - 1}, not {queries}")
+    checks.number("protect", protect, 0, 1)
+    checks.whole("queries", queries, 1, tokens - 1)
     kv = capture_kv(tokens, start)
     protected: torch.Tensor | None = None
     if protect:

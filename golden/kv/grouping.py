@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import torch
 
-from golden.kv.config import GROUPS, check
+from golden.kv.config import GROUPS
+from spec import checks
 from spec.kv_block import MAX_SPAN
 
 __all__ = ["Group", "token_groups"]
@@ -32,7 +33,7 @@ def token_groups(start: int, end: int, size: int, protected: torch.Tensor | None
     protected : torch.Tensor or None
         bool ``[>= end]``; None: no token is.
     """
-    check("size", size, GROUPS)
+    checks.choice("size", size, GROUPS)
     if not 0 <= start <= end:
         raise ValueError(f"start and end must be 0 <= start <= end, not {start} and {end}")
     if protected is None:

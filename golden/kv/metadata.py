@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from golden.kv.config import METADATA, check
+from golden.kv.config import METADATA
 from golden.kv.transforms import fold_of
+from spec import checks
 from spec.kv_block import EXPONENT_BIAS
 
 __all__ = ["Scales", "store_minima", "store_scales"]
@@ -76,7 +77,7 @@ def store_scales(x: torch.Tensor, kind: str, *, transform: str = "none") -> Scal
     ValueError
         A scale that is negative, not finite, or too large for the kind.
     """
-    check("metadata", kind, METADATA)
+    checks.choice("metadata", kind, METADATA)
     _fits_fp16(x, "the scale")
     if (x < 0).any():
         raise ValueError(f"the scale must not be negative, not {x.min().item():g}")

@@ -8,9 +8,10 @@ import torch
 
 from golden.kv.block import Block, centre_block, key_block, value_block
 from golden.kv.cache import LayerCache
-from golden.kv.config import CacheFormat, check
+from golden.kv.config import CacheFormat
 from golden.kv.pack import pack_block, unpack_block
 from golden.kv.residual import Residual, write_fp16, write_int8
+from spec import checks
 
 __all__ = ["KINDS", "PackedCache", "pack_cache"]
 
@@ -52,7 +53,7 @@ class PackedCache:
 
     def blocks(self, kind: str) -> Iterator[tuple[int, int, Block]]:
         """(layer, head, block) of every packet of one kind, in order."""
-        check("kind", kind, KINDS)
+        checks.choice("kind", kind, KINDS)
         for number in np.flatnonzero(self.index[:, 2] == KINDS.index(kind)):
             layer, head, _ = self.index[number].tolist()
             yield layer, head, unpack_block(self.packet(number))
@@ -97,7 +98,7 @@ def pack_cache(
     ValueError
         Shapes, values or a format that cannot be packed; nothing is returned half-done.
     """
-    check("residual", residual, ("fp16", "int8"))
+    checks.choice("residual", residual, ("fp16", "int8"))
     if keys.dim() != 4 or keys.shape != values.shape:
         raise ValueError(
             f"keys and values must be [layers, heads, tokens, D] alike, not {list(keys.shape)} and {list(values.shape)}"

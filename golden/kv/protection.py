@@ -6,6 +6,8 @@ share p of the highest scores is protected.
 
 import torch
 
+from spec import checks
+
 __all__ = ["protected_tokens", "protection_scores"]
 
 
@@ -36,8 +38,7 @@ def protected_tokens(scores: torch.Tensor, share: float) -> torch.Tensor:
     ValueError
         `share` outside 0 <= share <= 1, or scores that are not finite.
     """
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"share must be from 0 to 1, not {share!r}")
+    checks.number("share", share, 0, 1)
     if scores.dim() != 1 or not torch.isfinite(scores).all():
         raise ValueError(f"scores must be a finite vector, not shape {list(scores.shape)}")
     # 1e-9: 0.2 * 35 must count as 7, whatever its binary fraction.

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
-from golden.kv.config import CODES, check
+from golden.kv.config import CODES
 from golden.kv.metadata import Scales, store_minima, store_scales
+from spec import checks
 
 __all__ = ["Segment", "quantize"]
 
@@ -90,7 +91,7 @@ def quantize(
     ValueError
         Unknown code, non-finite or empty input, or a scale that cannot be stored.
     """
-    check("code", code, CODES)
+    checks.choice("code", code, CODES)
     if x.dim() < 2 or 0 in x.shape:
         raise ValueError(f"x must be [..., tokens, channels] with no empty axis, not {list(x.shape)}")
     if not torch.isfinite(x).all():

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 import torch
 
-from golden.kv.config import TRANSFORM_SIZES, TRANSFORMS, check
+from golden.kv.config import TRANSFORM_SIZES, TRANSFORMS
+from spec import checks
 
 __all__ = ["fold_of", "forward", "inverse", "matrix"]
 
@@ -26,10 +27,10 @@ def matrix(transform: str, size: int) -> torch.Tensor:
     ValueError
         Unknown transform, or a size it has not (16, 32, 64, 128; any for ``none``).
     """
-    check("transform", transform, TRANSFORMS)
+    checks.choice("transform", transform, TRANSFORMS)
     if transform == "none":
         return torch.eye(size, dtype=torch.float64)
-    check("size", size, TRANSFORM_SIZES)
+    checks.choice("size", size, TRANSFORM_SIZES)
     if transform == "wht":
         rows = torch.ones(1, 1, dtype=torch.float64)
         while len(rows) < size:
@@ -62,9 +63,9 @@ def inverse(y: torch.Tensor, transform: str) -> torch.Tensor:
 @lru_cache(maxsize=32)
 def fold_of(transform: str, size: int) -> torch.Tensor:
     """float64 ``[size]``: constants of the rows of `matrix`, which stored scales absorb; the inverse is plain."""
-    check("transform", transform, TRANSFORMS)
+    checks.choice("transform", transform, TRANSFORMS)
     if transform != "none":
-        check("size", size, TRANSFORM_SIZES)
+        checks.choice("size", size, TRANSFORM_SIZES)
     fold = torch.full((size,), 1.0 if transform == "none" else 1.0 / math.sqrt(size), dtype=torch.float64)
     if transform == "rfft":
         fold[1:-1] = math.sqrt(2.0 / size)

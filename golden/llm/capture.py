@@ -22,6 +22,7 @@ from golden.llm.checkpoint import MODEL_NAME, checkpoint_hash, context_length, l
 from golden.llm.store import payload_hash
 from golden.llm.text import CACHE_DIR, text_hash, text_tokens
 from shell.output import write_file
+from spec import checks
 
 FORMAT = "bitmosaic-capture"
 VERSION = "1.0"
@@ -158,9 +159,7 @@ class attention_function:
 
 
 def _checked_tokens(tokens: int) -> int:
-    limit = context_length()
-    if not isinstance(tokens, int) or not 1 <= tokens <= limit:
-        raise ValueError(f"tokens must be an integer from 1 to {limit} (the context length), not {tokens!r}")
+    checks.whole("tokens", tokens, 1, context_length())
     return tokens
 
 

@@ -12,6 +12,7 @@ import torch
 
 from golden.llm.checkpoint import checkpoint_hash, load_tokenizer
 from shell.output import write_file
+from spec import checks
 
 CACHE_DIR = Path("build/data")
 
@@ -40,10 +41,8 @@ def text_tokens(count: int, start: int = 0, cache_dir: Path = CACHE_DIR) -> torc
         `count` or `start` reaches outside the text.
     """
     ids = _all_tokens(Path(cache_dir).resolve())
-    if not isinstance(start, int) or not 0 <= start < len(ids):
-        raise ValueError(f"start must be an integer from 0 to {len(ids) - 1}, not {start!r}")
-    if not isinstance(count, int) or not 1 <= count <= len(ids) - start:
-        raise ValueError(f"count must be an integer from 1 to {len(ids) - start} (start is {start}), not {count!r}")
+    checks.whole("start", start, 0, len(ids) - 1)
+    checks.whole("count", count, 1, len(ids) - start)
     return torch.tensor(ids[start : start + count], dtype=torch.int64)
 
 

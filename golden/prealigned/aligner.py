@@ -4,20 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from spec import checks
 from spec.packet import group_size_code
 from spec.prealigned import ACTIVATION_BITS
 
-__all__ = ["AlignedActivations", "align", "check_activation_bits"]
-
-
-def check_activation_bits(activation_bits: int) -> None:
-    """Raise TypeError or ValueError unless the number may be W."""
-    if type(activation_bits) is not int:
-        raise TypeError(f"activation_bits must be an int, not {activation_bits!r}")
-    if activation_bits not in ACTIVATION_BITS:
-        raise ValueError(
-            f"activation_bits must be in {ACTIVATION_BITS[0]}..{ACTIVATION_BITS[-1]}, not {activation_bits}"
-        )
+__all__ = ["AlignedActivations", "align"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +64,7 @@ def align(activations: torch.Tensor, *, group_size: int = 128, activation_bits: 
         Naming the parameter that is wrong.
     """
     group_size_code(group_size)
-    check_activation_bits(activation_bits)
+    checks.choice("activation_bits", activation_bits, ACTIVATION_BITS)
     if activations.dtype != torch.float16:
         raise TypeError(f"activations must be a torch.float16 tensor, not {activations.dtype}")
     if activations.dim() != 2 or 0 in activations.shape:

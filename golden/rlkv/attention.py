@@ -2,6 +2,8 @@
 
 import torch
 
+from spec import checks
+
 __all__ = ["retained", "streaming_attention", "streaming_mask"]
 
 
@@ -12,8 +14,8 @@ def retained(tokens: int, *, sink: int, recent: int) -> list[int]:
 
 def streaming_mask(tokens: int, *, sink: int, recent: int) -> torch.Tensor:
     """bool ``[tokens, tokens]``: query t sees key j <= t, a sink or one of the newest ``recent``, t included."""
-    if recent < 1 or sink < 0:
-        raise ValueError(f"recent must be at least 1 and sink at least 0, not {recent} and {sink}")
+    checks.whole("recent", recent, 1)
+    checks.whole("sink", sink, 0)
     t = torch.arange(tokens)
     age = t[:, None] - t
     return (age >= 0) & ((age < recent) | (t < sink))

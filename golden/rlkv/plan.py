@@ -6,6 +6,7 @@ from golden.kv.config import CacheFormat
 from golden.kv.grouping import token_groups
 from golden.kv.headers import key_header, value_header
 from golden.rlkv.address_model import packed_end
+from spec import checks
 from spec.kv_block import ALIGN_BYTES
 from spec.rlkv import KvPart, RlkvConfig, RlkvPools
 
@@ -22,31 +23,18 @@ class CacheShape:
 
     def __post_init__(self):
         for name in ("layers", "heads", "head_dim"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, not {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be positive, not {value}")
+            checks.whole(name, getattr(self, name), 1)
 
     @property
     def total(self) -> int:
         return self.layers * self.heads
 
 
-def _count(name: str, value: int, low: int, high: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < low or (high is not None and value > high):
-        raise ValueError(
-            f"{name} must be {f'in {low}..{high}' if high is not None else f'at least {low}'}, not {value}"
-        )
-
-
 def kv_bytes_rlkv(shape: CacheShape, n_full: int, tokens: int, *, window: int = 80, element_bytes: int = 2) -> int:
     """RLKV's own count, nothing packed: 2 d b (N_full L + N_window min(L, W))."""
-    _count("n_full", n_full, 0, shape.total)
-    _count("tokens", tokens, 0)
-    _count("window", window, 1)
+    checks.whole("n_full", n_full, 0, shape.total)
+    checks.whole("tokens", tokens, 0)
+    checks.whole("window", window, 1)
     held = n_full * tokens + (shape.total - n_full) * min(tokens, window)
     return 2 * shape.head_dim * element_bytes * held
 
@@ -64,10 +52,10 @@ def budget_sglang(uniform_tokens: int, shape: CacheShape, n_full: int, *, reques
 
     ``uniform_tokens`` T0 is what fits with every head full. The floor at T0 can ask for more memory than there is.
     """
-    _count("uniform_tokens", uniform_tokens, 0)
-    _count("n_full", n_full, 1, shape.total)
-    _count("requests", requests, 1)
-    _count("window", window, 1)
+    checks.whole("uniform_tokens", uniform_tokens, 0)
+    checks.whole("n_full", n_full, 1, shape.total)
+    checks.whole("requests", requests, 1)
+    checks.whole("window", window, 1)
     compressed = requests * window * (shape.total - n_full)
     there = uniform_tokens * shape.total
     full = max((there - compressed) // n_full, uniform_tokens)
@@ -101,7 +89,7 @@ class MemoryPlan:
 
     def __post_init__(self):
         config, fmt = self.config, self.fmt
-        _count("n_full", self.n_full, 0, config.layers * config.heads)
+        checks.whole("n_full", self.n_full, 0, config.layers * config.heads)
         for part, side in (("key", fmt.key), ("value", fmt.value)):
             if side.group != config.block_tokens:
                 raise ValueError(f"{part} group must be block_tokens={config.block_tokens}, not {side.group}")
@@ -136,7 +124,7 @@ class MemoryPlan:
 
     def read_bytes(self, tokens: int, *, full: bool) -> int:
         """Bytes of keys and values that one head's attention reads for one new token of a sequence of ``tokens``."""
-        _count("tokens", tokens, 1, self.config.context)
+        checks.whole("tokens", tokens, 1, self.config.context)
         config = self.config
         if not full:
             oldest = max(config.sink, tokens - config.recent)
@@ -172,8 +160,8 @@ class MemoryPlan:
 
         Never more than there is memory for: the areas come first, what is left is blocks.
         """
-        _count("memory_bytes", memory_bytes, 0)
-        _count("requests", requests, 1, self.config.requests)
+        checks.whole("memory_bytes", memory_bytes, 0)
+        checks.whole("requests", requests, 1, self.config.requests)
         low, high = 0, self.config.context
         if self.reserved_bytes(0, requests) > memory_bytes:
             return 0
@@ -187,8 +175,8 @@ class MemoryPlan:
     def pools(self, tokens: int, requests: int = 1, base: int = 0) -> RlkvPools:
         """The pools back to back from ``base``. Raises ValueError if they do not fit in the address space."""
         config = self.config
-        _count("tokens", tokens, 0, config.context)
-        _count("requests", requests, 1, config.requests)
+        checks.whole("tokens", tokens, 0, config.context)
+        checks.whole("requests", requests, 1, config.requests)
         full, window = requests * self.n_full, requests * self.n_window
         window_base = base + config.whole_beats(2 * full * config.full_slots * config.token_bytes)
         pools = RlkvPools(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from spec import checks
 from spec.rlkv import RlkvConfig
 
 __all__ = ["HeadPolicy", "full_count", "select_full"]
@@ -18,10 +19,7 @@ def full_count(heads: int, sparsity: float) -> int:
     TypeError, ValueError
         ``sparsity`` is not a number in [0, 1].
     """
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
-        raise TypeError(f"sparsity must be a number, not {sparsity!r}")
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1], not {sparsity!r}")
+    checks.number("sparsity", sparsity, 0, 1)
     if sparsity == 1:
         return 0
     return heads - math.ceil(sparsity * (heads - 1) - 1e-9)

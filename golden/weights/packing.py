@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from golden.weights.quantized import QuantizedWeight
+from spec import checks
 from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits
 from spec.packet import (
     GROUP_HEADER,
@@ -29,9 +30,8 @@ _BITS = np.array([code_bits(field) if field in list(Datatype) else 0 for field i
 
 
 def check_lanes(lanes: int) -> int:
-    """Return ``lanes`` if it is supported, else raise ValueError."""
-    if lanes not in LANES:
-        raise ValueError(f"lanes must be one of {LANES}, not {lanes!r}")
+    """Return ``lanes`` if it is supported, else raise TypeError or ValueError."""
+    checks.choice("lanes", lanes, LANES)
     return lanes
 
 

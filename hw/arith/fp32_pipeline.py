@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.arith.carry import add_both, add_select, increment, leading_zeros, less_than
 from hw.arith.fp32_adder import FP32
 from hw.streams.registers import delay
+from spec import checks
 
 __all__ = ["IntegerToFp32", "NormalFp32Adder"]
 
@@ -37,8 +38,7 @@ class IntegerToFp32(wiring.Component):
     latency = 7
 
     def __init__(self, magnitude_bits: int, offset: int):
-        if magnitude_bits not in range(25, 65):
-            raise ValueError(f"magnitude_bits must be in 25..64, not {magnitude_bits!r}")
+        checks.whole("magnitude_bits", magnitude_bits, 25, 64)
         self._offset = offset
         super().__init__({"magnitude": In(magnitude_bits), "sign": In(1), "exponent": In(5), "o": Out(FP32)})
 

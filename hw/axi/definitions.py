@@ -15,6 +15,8 @@ from systemrdl.messages import MessagePrinter
 from systemrdl.node import AddrmapNode, FieldNode, RegNode, SignalNode
 from systemrdl.rdltypes import AccessType, OnWriteType
 
+from spec import checks
+
 __all__ = ["ADDRESS_BITS", "MAPS", "FieldKind", "Register", "RegisterField", "RegisterMap", "compile_map", "load_map"]
 
 ADDRESS_BITS = 12
@@ -145,8 +147,7 @@ def load_map(source: str | Path) -> RegisterMap:
         Unknown name, invalid SystemRDL, or a construct that the generator does not support; the message names it.
     """
     if isinstance(source, str):
-        if source not in MAPS:
-            raise ValueError(f"map must be one of {MAPS} or a path, not {source!r}")
+        checks.choice("map", source, MAPS)
         source = Path(__file__).parents[1] / "tops" / f"{source}.rdl"
     top = compile_map(source)
     nodes = list(top.descendants(unroll=True))

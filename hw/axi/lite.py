@@ -4,6 +4,8 @@ from amaranth import Module, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from spec import checks
+
 __all__ = ["AxiLite", "AxiLitePort", "AxiLiteSubordinate", "ReadData", "RegisterAccess", "Response", "WriteData"]
 
 
@@ -101,10 +103,7 @@ class AxiLiteSubordinate(wiring.Component):
     """
 
     def __init__(self, address_bits: int):
-        if not isinstance(address_bits, int) or isinstance(address_bits, bool):
-            raise TypeError(f"address_bits must be an int, not {address_bits!r}")
-        if not 3 <= address_bits <= 32:
-            raise ValueError(f"address_bits must be in 3..32, not {address_bits!r}")
+        checks.whole("address_bits", address_bits, 3, 32)
         super().__init__({"bus": In(AxiLite(address_bits)), "access": Out(RegisterAccess(address_bits))})
 
     def elaborate(self, platform):

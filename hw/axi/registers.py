@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.axi.definitions import ADDRESS_BITS, FieldKind, Register, RegisterField, RegisterMap
 from hw.axi.lite import AxiLite, AxiLiteSubordinate
+from spec import checks
 
 __all__ = ["AxiLiteRegisters"]
 
@@ -68,8 +69,7 @@ class AxiLiteRegisters(wiring.Component):
     """
 
     def __init__(self, registers: RegisterMap):
-        if not isinstance(registers, RegisterMap):
-            raise TypeError(f"registers must be a RegisterMap, not {registers!r}")
+        checks.instance("registers", registers, RegisterMap)
         self.registers = registers
         members = {register.member: _register_member(register) for register in registers.registers}
         super().__init__(

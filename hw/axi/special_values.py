@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bitserial.special_values import SPECIAL_VALUES
+from spec import checks
 from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype
 
 __all__ = ["SpecialValueFile"]
@@ -41,8 +42,7 @@ class SpecialValueFile(wiring.Component):
     def __init__(self, allowed: Collection[int], allowed_fp4: Collection[int] | None = None):
         allowed_fp4 = allowed if allowed_fp4 is None else allowed_fp4
         for value in (*allowed, *allowed_fp4):
-            if not isinstance(value, int) or abs(value) > SPECIAL_LIMIT:
-                raise ValueError(f"allowed must hold integers in -{SPECIAL_LIMIT}..{SPECIAL_LIMIT}, not {value!r}")
+            checks.whole("each of allowed", value, -SPECIAL_LIMIT, SPECIAL_LIMIT)
         self.allowed = (frozenset(allowed), frozenset(allowed_fp4))
         super().__init__(
             {

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.streams.skid_buffer import SkidBuffer
+from spec import checks
 
 __all__ = ["AxiStreamPort"]
 
@@ -49,16 +50,10 @@ class AxiStreamPort:
         user_bits: int = 0,
         dest_bits: int = 0,
     ):
-        if direction not in ("s", "m"):
-            raise ValueError(f"direction must be 's' or 'm', not {direction!r}")
-        widths = {"data_bits": (data_bits, 8), "user_bits": (user_bits, 0), "dest_bits": (dest_bits, 0)}
-        for parameter, (value, least) in widths.items():
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{parameter} must be an int, not {value!r}")
-            if value < least:
-                raise ValueError(f"{parameter} must be at least {least}, not {value!r}")
-        if data_bits % 8:
-            raise ValueError(f"data_bits must be a multiple of 8, not {data_bits!r}")
+        checks.choice("direction", direction, ("s", "m"))
+        checks.whole("data_bits", data_bits, 8, step=8)
+        checks.whole("user_bits", user_bits, 0)
+        checks.whole("dest_bits", dest_bits, 0)
         self.direction = direction
         self.prefix = f"{direction}_axis" + (f"_{name}" if name else "")
         fields = {"data": data_bits, "keep": keep * data_bits // 8, "last": int(last)}

@@ -8,6 +8,7 @@ from hw.bitserial.accumulator import ColumnResult, GroupAccumulator
 from hw.bitserial.column_pe import ActivationBeat, ColumnPE
 from hw.bitserial.special_values import SpecialValueRegisters, SpecialWrite
 from hw.bitserial.unpacker import WeightWord
+from spec import checks
 from spec.config import ColumnConfig
 from spec.errors import WeightError
 
@@ -66,8 +67,7 @@ class PEColumn(wiring.Component):
 
     def __init__(self, config: ColumnConfig | None = None):
         config = ColumnConfig() if config is None else config
-        if not isinstance(config, ColumnConfig):
-            raise TypeError(f"config must be a ColumnConfig, not {config!r}")
+        checks.instance("config", config, ColumnConfig)
         self.config = config
         super().__init__(
             {

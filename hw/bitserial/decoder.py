@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bitserial.pe import Term
 from hw.bitserial.special_values import SPECIAL_VALUES, Special
+from spec import checks
 from spec.datatypes import DATATYPE_BITS, FP_MAGNITUDES, MAX_CODE_BITS, Datatype, code_bits, terms_per_weight
 
 __all__ = ["CodeBeat", "TermBeat", "TermDecoder"]
@@ -68,8 +69,7 @@ class TermDecoder(wiring.Component):
     """
 
     def __init__(self, lanes=4, signed_special_terms=False):
-        if not isinstance(lanes, int) or lanes < 1:
-            raise ValueError(f"lanes must be a positive integer, not {lanes!r}")
+        checks.whole("lanes", lanes, 1)
         self.lanes = lanes
         self.signed_special_terms = signed_special_terms
         super().__init__(

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bitserial.pe import EXP_BITS, BitSerialPE, PartialSum, Step
+from spec import checks
 
 __all__ = ["BitSerialDequantizer", "RescaledPE", "ScaledSum"]
 
@@ -52,8 +53,7 @@ class BitSerialDequantizer(wiring.Component):
     """
 
     def __init__(self, digit_bits=1, accumulator_bits=15):
-        if digit_bits not in (1, 2, 4, 8):
-            raise ValueError(f"digit_bits must be 1, 2, 4 or 8, not {digit_bits!r}")
+        checks.choice("digit_bits", digit_bits, (1, 2, 4, 8))
         self.digit_bits = digit_bits
         self.accumulator_bits = accumulator_bits
         self.cycles = SCALE_BITS // digit_bits

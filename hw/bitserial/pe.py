@@ -8,6 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from spec import checks
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 
 __all__ = ["FP16", "BitSerialPE", "PartialSum", "Step", "Term"]
@@ -99,12 +100,9 @@ class BitSerialPE(wiring.Component):
     """
 
     def __init__(self, lanes=4, rounding="trunc", accumulator_bits=15):
-        if lanes not in (2, 4, 8):
-            raise ValueError(f"lanes must be 2, 4 or 8, not {lanes!r}")
-        if rounding not in ROUNDINGS:
-            raise ValueError(f"rounding must be one of {ROUNDINGS}, not {rounding!r}")
-        if accumulator_bits not in ACCUMULATOR_BITS:
-            raise ValueError(f"accumulator_bits must be one of {ACCUMULATOR_BITS}, not {accumulator_bits!r}")
+        checks.choice("lanes", lanes, (2, 4, 8))
+        checks.choice("rounding", rounding, ROUNDINGS)
+        checks.choice("accumulator_bits", accumulator_bits, ACCUMULATOR_BITS)
         self.lanes = lanes
         self.rounding = rounding
         self.accumulator_bits = accumulator_bits

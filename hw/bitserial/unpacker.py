@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.bitserial.decoder import CodeBeat
+from spec import checks
 from spec.datatypes import MAX_CODE_BITS, Datatype, code_bits
 from spec.errors import WeightError
 from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
@@ -75,8 +76,7 @@ class RowUnpacker(wiring.Component):
     """
 
     def __init__(self, lanes=4):
-        if lanes not in (2, 4, 8, 16, 32):
-            raise ValueError(f"lanes must be 2, 4, 8, 16 or 32, not {lanes!r}")
+        checks.power_of_two("lanes", lanes, 2, 32)
         self.lanes = lanes
         super().__init__({"i": In(stream.Signature(WeightWord)), "o": Out(stream.Signature(RowBeat(lanes)))})
 

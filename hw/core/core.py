@@ -17,6 +17,7 @@ from hw.core.tile_column import TileColumn
 from hw.core.weights import Fault, WeightBeat, WeightReceiver
 from hw.sharing import place
 from hw.tops.core_registers import MACS_BITS, CoreJob, StreamErrors
+from spec import checks
 from spec.core import CoreConfig
 
 __all__ = ["AcceleratorCore"]
@@ -205,8 +206,7 @@ class AcceleratorCore(wiring.Component):
     """
 
     def __init__(self, config: CoreConfig):
-        if not isinstance(config, CoreConfig):
-            raise TypeError(f"config must be a CoreConfig, not {config!r}")
+        checks.instance("config", config, CoreConfig)
         self.config = config
         super().__init__({"start": In(1), "stop": In(1), **_members(config)})
 

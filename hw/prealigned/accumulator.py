@@ -7,6 +7,7 @@ from amaranth.utils import ceil_log2
 
 from hw.arith.fp32_adder import CANONICAL_NAN, FP32
 from hw.arith.fp32_pipeline import NormalFp32Adder
+from spec import checks
 
 __all__ = ["RunningSums", "ScaledGroup"]
 
@@ -48,8 +49,7 @@ class RunningSums(wiring.Component):
     latency = NormalFp32Adder.latency + 2
 
     def __init__(self, depth: int = 8):
-        if type(depth) is not int or depth < 1:
-            raise ValueError(f"depth must be a positive int, not {depth!r}")
+        checks.whole("depth", depth, 1)
         self.depth = depth
         index = max(1, ceil_log2(depth))
         super().__init__(

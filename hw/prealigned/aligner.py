@@ -12,6 +12,7 @@ from hw.arith.carry import increment, leading_zeros
 from hw.bitserial.pe import FP16
 from hw.streams.queue import BeatQueue
 from hw.streams.registers import delay
+from spec import checks
 from spec.packet import GROUP_SIZES
 from spec.prealigned import ACTIVATION_BITS
 
@@ -94,14 +95,9 @@ class ActivationAligner(wiring.Component):
     latency = 17
 
     def __init__(self, lanes=16, activation_bits=16, group_size=128):
-        if lanes not in (1, 2, 4, 8, 16, 32):
-            raise ValueError(f"lanes must be a power of two up to 32, not {lanes!r}")
-        if activation_bits not in ACTIVATION_BITS:
-            raise ValueError(
-                f"activation_bits must be in {ACTIVATION_BITS[0]}..{ACTIVATION_BITS[-1]}, not {activation_bits!r}"
-            )
-        if group_size not in GROUP_SIZES:
-            raise ValueError(f"group_size must be one of {GROUP_SIZES}, not {group_size!r}")
+        checks.power_of_two("lanes", lanes, 1, 32)
+        checks.choice("activation_bits", activation_bits, ACTIVATION_BITS)
+        checks.choice("group_size", group_size, GROUP_SIZES)
         self.lanes = lanes
         self.activation_bits = activation_bits
         self.beats = max(1, group_size // lanes)

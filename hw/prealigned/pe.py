@@ -8,6 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.compressor import PipelinedTree, compress
+from spec import checks
 from spec.digits import DigitSet
 from spec.prealigned import PrealignedConfig
 
@@ -85,8 +86,7 @@ class PrealignedPE(wiring.Component):
     """
 
     def __init__(self, config: PrealignedConfig):
-        if not isinstance(config, PrealignedConfig):
-            raise TypeError(f"config must be a PrealignedConfig, not {config!r}")
+        checks.instance("config", config, PrealignedConfig)
         self.config = config
         self.latency = len(config.registers) + 1
         super().__init__(

@@ -11,6 +11,7 @@ from hw.rlkv.policy import PolicyTable
 from hw.rlkv.requests import add_request_states
 from hw.rlkv.sequences import Sequences
 from hw.rlkv.transfers import add_transfer_states
+from spec import checks
 from spec.rlkv import CommandKind, RlkvConfig, RlkvError, RlkvOp
 
 __all__ = ["KvAddressGenerator"]
@@ -53,8 +54,7 @@ class KvAddressGenerator(wiring.Component):
     """
 
     def __init__(self, config: RlkvConfig):
-        if not isinstance(config, RlkvConfig):
-            raise TypeError(f"config must be an RlkvConfig, not {config!r}")
+        checks.instance("config", config, RlkvConfig)
         self.config = config
         super().__init__(
             {

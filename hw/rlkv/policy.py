@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.rlkv.layouts import address_bits
+from spec import checks
 from spec.rlkv import RlkvConfig
 
 __all__ = ["PolicyRow", "PolicyTable", "popcount"]
@@ -53,8 +54,7 @@ class PolicyTable(wiring.Component):
     """
 
     def __init__(self, config: RlkvConfig):
-        if not isinstance(config, RlkvConfig):
-            raise TypeError(f"config must be an RlkvConfig, not {config!r}")
+        checks.instance("config", config, RlkvConfig)
         self.config = config
         total = bits_for(config.layers * config.heads)
         super().__init__(

@@ -13,6 +13,7 @@ from hw.axi.special_values import SpecialValueFile
 from hw.axi.stream import AxiStreamPort
 from hw.bitserial.column import PEColumn
 from hw.bitserial.special_values import SPECIAL_VALUES
+from spec import checks
 from spec.config import ColumnConfig
 from spec.datatypes import SPECIAL_LIMIT, special_value_allowed
 from spec.errors import WeightError
@@ -48,8 +49,7 @@ class PEColumnAxi(wiring.Component):
 
     def __init__(self, config: ColumnConfig | None = None):
         config = ColumnConfig() if config is None else config
-        if not isinstance(config, ColumnConfig):
-            raise TypeError(f"config must be a ColumnConfig, not {config!r}")
+        checks.instance("config", config, ColumnConfig)
         self.config = config
         self._weights = [AxiStreamPort("s", f"weights{k}", WORD_BITS) for k in range(config.pes)]
         self._activations = AxiStreamPort("s", "activations", 16 * config.lanes)

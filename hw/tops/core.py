@@ -11,6 +11,7 @@ from hw.axi.stream import AxiStreamPort
 from hw.core.core import AcceleratorCore
 from hw.core.parts import parts
 from hw.tops.core_registers import CoreBuild, CoreRegisters
+from spec import checks
 from spec.bitserial import BitSerialConfig
 from spec.core import CoreConfig
 from spec.datatypes import Datatype
@@ -64,8 +65,7 @@ class AcceleratorCoreAxi(wiring.Component):
     """
 
     def __init__(self, config: CoreConfig):
-        if not isinstance(config, CoreConfig):
-            raise TypeError(f"config must be a CoreConfig, not {config!r}")
+        checks.instance("config", config, CoreConfig)
         self.config = config
         lanes = config.result_lanes
         self._weights = AxiStreamPort("s", "weights", WORD_BITS * config.rows)

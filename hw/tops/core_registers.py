@@ -11,6 +11,7 @@ from hw.axi.lite import AxiLite
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.special_values import SpecialValueFile
 from hw.bitserial.special_values import SPECIAL_VALUES
+from spec import checks
 from spec.datatypes import SPECIAL_LIMIT, Datatype
 from spec.packet import GROUP_SIZES
 
@@ -63,23 +64,15 @@ class CoreBuild:
     fp4_special_values: tuple[int, ...]
 
     def __post_init__(self):
-        ranges = {"rows": (1, 255), "columns": (1, 255), "lanes": (1, 255), "window": (0, 255)}
-        ranges |= {"max_inputs": (1, 65535), "max_outputs": (1, 65535)}
-        ranges |= {"chunk": (1, 65535), "block_outputs": (1, 4095), "token_sets": (1, 15)}
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name} must be an int in {least}..{most}, not {value!r}")
-        allowed = {
-            "datatypes": tuple(Datatype),
-            "group_sizes": GROUP_SIZES,
-            "special_values": tuple(range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)),
-            "fp4_special_values": tuple(range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)),
-        }
-        for name, choices in allowed.items():
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not values or any(value not in choices for value in values):
-                raise ValueError(f"{name} must be a non-empty tuple of values out of {choices}, not {values!r}")
+        most = dict.fromkeys(("rows", "columns", "lanes"), 255) | {"block_outputs": 4095, "token_sets": 15}
+        most |= dict.fromkeys(("max_inputs", "max_outputs", "chunk"), 65535)
+        for name, limit in most.items():
+            checks.whole(name, getattr(self, name), 1, limit)
+        checks.whole("window", self.window, 0, 255)
+        special = range(-SPECIAL_LIMIT, SPECIAL_LIMIT + 1)
+        allowed = {"datatypes": Datatype, "group_sizes": GROUP_SIZES}
+        for name, values in (allowed | {"special_values": special, "fp4_special_values": special}).items():
+            checks.members(name, getattr(self, name), values, kind=tuple, least=1)
         if self.rows * self.columns * self.lanes >> MACS_BITS:
             raise ValueError(f"rows * columns * lanes must be below {1 << MACS_BITS}")
 
@@ -141,8 +134,7 @@ class CoreRegisters(wiring.Component):
     """
 
     def __init__(self, build: CoreBuild):
-        if not isinstance(build, CoreBuild):
-            raise TypeError(f"build must be a CoreBuild, not {build!r}")
+        checks.instance("build", build, CoreBuild)
         self.build = build
         super().__init__(
             {

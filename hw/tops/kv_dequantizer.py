@@ -9,6 +9,7 @@ from hw.axi.stream import AxiStreamPort
 from hw.kv.engine import KvDequantizer
 from hw.kv.errors import COUNTER_BITS
 from hw.kv.layouts import ERROR_BITS
+from spec import checks
 from spec.kv_config import OUTPUT_USER, OUTPUT_USER_BITS, KvEngineConfig
 
 __all__ = ["KvDequantizerAxi"]
@@ -42,8 +43,7 @@ class KvDequantizerAxi(wiring.Component):
 
     def __init__(self, config: KvEngineConfig | None = None):
         config = KvEngineConfig() if config is None else config
-        if not isinstance(config, KvEngineConfig):
-            raise TypeError(f"config must be a KvEngineConfig, not {config!r}")
+        checks.instance("config", config, KvEngineConfig)
         self.config = config
         self._blocks = AxiStreamPort("s", "", config.input_bits)
         self._elements = AxiStreamPort("m", "", config.output_bits, keep=True, user_bits=OUTPUT_USER_BITS)

@@ -12,6 +12,7 @@ from hw.arith.fp32_adder import CANONICAL_NAN, FP32, Fp32Adder, leading_zeros
 from hw.bitserial.pe import FP16
 from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beat, Elements
+from spec import checks
 from spec.kv_config import KvEngineConfig
 
 __all__ = ["DequantizedDot", "DequantizedRoute", "DequantizedSum", "Fp16Product"]
@@ -65,8 +66,8 @@ class Fp16Product(wiring.Component):
 
 class _Lanes(wiring.Component):
     def __init__(self, lanes: int, channels: int, members: dict):
-        if lanes not in (4, 8, 16, 32) or channels not in (64, 128):
-            raise ValueError(f"lanes and channels must be 4, 8, 16 or 32 and 64 or 128, not {lanes!r} and {channels!r}")
+        checks.choice("lanes", lanes, (4, 8, 16, 32))
+        checks.choice("channels", channels, (64, 128))
         self.lanes, self.channels, self.beats = lanes, channels, channels // lanes
         super().__init__({"i": In(Elements(lanes)), "i_valid": In(1)} | members)
 

@@ -9,6 +9,7 @@ from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beside, Coefficients, Header, RecordWrite
 from hw.kv.values.store import RecordStore
 from hw.kv.values.value_unit import ValueArithmetic, ValueUnit, multiple_of
+from spec import checks
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvFormat
 from studies.kv.multiply_add import Fp16MultiplyAdd, fp16_factor
@@ -54,8 +55,7 @@ class PlainLanes(wiring.Component):
     """
 
     def __init__(self, config: KvEngineConfig, method: str):
-        if method not in PLAIN:
-            raise ValueError(f"method must be one of {', '.join(PLAIN)}, not {method!r}")
+        checks.choice("method", method, PLAIN)
         if config.transforms:
             raise ValueError("transforms must be none in plain lanes")
         self.config, self.method = config, method

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from hw.kv.transforms.rfft import InverseRfft
 from hw.kv.transforms.wht import InverseWht
 from hw.kv.values.value_unit import ValueArithmetic, multiple_of
+from spec import checks
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvTransform
 from studies.kv.multiply_add import Fp16MultiplyAdd, fp16_factor
@@ -48,8 +49,7 @@ class PlainArithmetic(wiring.Component):
     """
 
     def __init__(self, lanes: int, part: str):
-        if part not in PARTS:
-            raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+        checks.choice("part", part, PARTS)
         self.lanes, self.part = lanes, part
         super().__init__(
             {

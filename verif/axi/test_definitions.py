@@ -122,7 +122,7 @@ def test_unsupported_definitions_are_refused(tmp_path, body, message):
 
 
 def test_unknown_maps_are_named():
-    with pytest.raises(ValueError, match=r"map must be one of \('core', 'column', 'address_.*\) or a path, not 'kore'"):
+    with pytest.raises(ValueError, match=r"map must be one of core, column, address_.*, not 'kore'"):
         load_map("kore")
 
 

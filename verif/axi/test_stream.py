@@ -60,9 +60,9 @@ def test_ports_have_the_names_that_tools_look_for():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("x", "a", 8), ValueError, "direction must be 's' or 'm', not 'x'"),
-        (("s", "a", 12), ValueError, "data_bits must be a multiple of 8, not 12"),
-        (("s", "a", 0), ValueError, "data_bits must be at least 8, not 0"),
+        (("x", "a", 8), ValueError, "direction must be one of s, m, not 'x'"),
+        (("s", "a", 12), ValueError, "data_bits must be at least 8 and a multiple of 8, not 12"),
+        (("s", "a", 0), ValueError, "data_bits must be at least 8 and a multiple of 8, not 0"),
         (("s", "a", 8.0), TypeError, r"data_bits must be an int, not 8\.0"),
     ],
 )
@@ -85,7 +85,7 @@ def test_bad_parameters_are_named():
         AxiLiteSubordinate(True)
     with pytest.raises(TypeError, match="registers must be a RegisterMap, not 'core'"):
         AxiLiteRegisters("core")
-    with pytest.raises(ValueError, match=r"allowed must hold integers in -16\.\.16, not 17"):
+    with pytest.raises(ValueError, match=r"each of allowed must be in -16\.\.16, not 17"):
         SpecialValueFile([1, 17])
     with pytest.raises(TypeError, match="config must be a ColumnConfig, not 3"):
         PEColumnAxi(3)

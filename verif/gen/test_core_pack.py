@@ -96,8 +96,8 @@ def test_damage_is_found(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--core", "huge"], "preset must be one of ('dense', 'paper', 'edge', 'tiny'), not 'huge'"),
-        (["--group-size", 128], "group_size must be one of (32,) for core tiny, not 128"),
+        (["--core", "huge"], "preset must be one of dense, paper, edge, tiny, not 'huge'"),
+        (["--group-size", 128], "group_size for core tiny must be one of 32, not 128"),
         (["--lanes", 4], "lanes follows from --core, and must not be given with it"),
         (["--output", "model.safetensors"], "output with --core must be a directory, and model.safetensors is a file"),
         (["--output", "full"], "full/a.q is there and holds 'precious': it will not be replaced"),

@@ -144,9 +144,9 @@ def test_selection_refuses(tensors, pattern, message):
         (("model.safetensors", "--layers", "head", "--datatype", "ternary"), "not 'ternary'"),
         (
             ("model.safetensors", "--layers", "head", "--group-size", 16),
-            "group_size must be one of (32, 64, 128), not 16",
+            "group_size must be one of 32, 64, 128, not 16",
         ),
-        (("model.safetensors", "--layers", "head", "--lanes", 3), "lanes must be one of (2, 4, 8, 16, 32), not 3"),
+        (("model.safetensors", "--layers", "head", "--lanes", 3), "lanes must be one of 2, 4, 8, 16, 32, not 3"),
         (("absent.gguf", "--layers", "head"), "no model file at absent.gguf"),
         (("notes.txt", "--layers", "head"), "notes.txt must be a .safetensors or a .gguf file, and is neither"),
         (("cut.safetensors", "--layers", "head"), "cut.safetensors is truncated or not a safetensors file"),

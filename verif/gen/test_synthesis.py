@@ -196,7 +196,7 @@ def test_design_files(tmp_path):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="variants must be 'quick' or 'all', not 'best'"):
+    with pytest.raises(ValueError, match="variants must be one of quick, all, not 'best'"):
         measure(None, "generic", "best")
     with pytest.raises(ValueError, match="adder must be one of none, kogge-stone, han-carlson, not 'ripple'"):
         Variant("ripple", "dch")

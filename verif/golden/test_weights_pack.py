@@ -152,9 +152,9 @@ def test_rows_must_agree(rng):
 
 def test_bad_parameters(rng):
     weight = random_weight(rng, 1, 40, 32)
-    with pytest.raises(ValueError, match=r"lanes must be one of \(2, 4, 8, 16, 32\), not 5"):
+    with pytest.raises(ValueError, match=r"lanes must be one of 2, 4, 8, 16, 32, not 5"):
         pack(weight, lanes=5)
-    with pytest.raises(ValueError, match=r"lanes must be one of \(2, 4, 8, 16, 32\), not 3"):
+    with pytest.raises(ValueError, match=r"lanes must be one of 2, 4, 8, 16, 32, not 3"):
         parse_row(FP3_ROW, lanes=3)
     with pytest.raises(TypeError, match="words must be a non-empty uint64 vector, not int64"):
         parse_row(FP3_ROW.astype(np.int64))

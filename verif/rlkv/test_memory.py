@@ -59,7 +59,7 @@ def test_kv_bytes_by_hand():
             kv_bytes_rlkv(shape, **bad)
     with pytest.raises(ValueError, match="window must be at least 1, not 0"):
         kv_bytes_rlkv(shape, 4, 100, window=0)
-    with pytest.raises(ValueError, match="layers must be positive, not 0"):
+    with pytest.raises(ValueError, match="layers must be at least 1, not 0"):
         CacheShape(layers=0, heads=1, head_dim=1)
 
 

@@ -13,23 +13,23 @@ def test_presets():
     assert preset("paper", rounding="rne") == ColumnConfig(rounding="rne")
     for name in PRESETS:
         assert preset(name) is not None
-    with pytest.raises(ValueError, match=r"preset must be one of \(.*'paper'.*\), not 'papier'"):
+    with pytest.raises(ValueError, match="preset must be one of paper, tiny, not 'papier'"):
         preset("papier")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("pes", 0, "1, 2, 3"),
-        ("pes", 9, "1, 2, 3"),
+        ("pes", 0, r"in 1\.\.8"),
+        ("pes", 9, r"in 1\.\.8"),
         ("lanes", 3, "2, 4, 8"),
-        ("rounding", "floor", "'trunc', 'rne'"),
+        ("rounding", "floor", "trunc, rne"),
         ("digit_bits", 3, "1, 2, 4, 8"),
         ("group_size", 48, "32, 64, 128"),
     ],
 )
 def test_values_that_are_not_allowed(name, value, allowed):
-    with pytest.raises(ValueError, match=f"{name} must be one of .*{allowed}.* not {value!r}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*{allowed}.* not {value!r}"):
         ColumnConfig(**{name: value})
 
 

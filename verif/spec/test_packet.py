@@ -44,7 +44,7 @@ def test_group_sizes():
     assert GROUP_SIZES == (32, 64, 128)
     assert [group_size_code(size) for size in (32, 64, 128)] == [0, 1, 2]
     for size in (0, 16, 96, 256):
-        with pytest.raises(ValueError, match=rf"group_size must be one of \(32, 64, 128\), not {size}"):
+        with pytest.raises(ValueError, match=rf"group_size must be one of 32, 64, 128, not {size}"):
             group_size_code(size)
 
 

@@ -18,16 +18,13 @@ def test_jobs_errors_and_counters(seed):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows": 0}, r"rows must be an int in 1\.\.255, not 0"),
-        ({"lanes": 16.0}, r"lanes must be an int in 1\.\.255, not 16\.0"),
-        ({"window": 256}, r"window must be an int in 0\.\.255, not 256"),
-        ({"max_inputs": 65536}, r"max_inputs must be an int in 1\.\.65535, not 65536"),
-        ({"datatypes": ()}, r"datatypes must be a non-empty tuple"),
-        (
-            {"group_sizes": (48,)},
-            r"group_sizes must be .* out of \(32, 64, 128\), not \(48,\)",
-        ),
-        ({"special_values": (17,)}, r"special_values must be a non-empty tuple"),
+        ({"rows": 0}, r"rows must be in 1\.\.255, not 0"),
+        ({"lanes": 256}, r"lanes must be in 1\.\.255, not 256"),
+        ({"window": 256}, r"window must be in 0\.\.255, not 256"),
+        ({"max_inputs": 65536}, r"max_inputs must be in 1\.\.65535, not 65536"),
+        ({"datatypes": ()}, "datatypes must be some of .*, not none"),
+        ({"group_sizes": (48,)}, "group_sizes must be some of 32, 64, 128, not 48"),
+        ({"special_values": (17,)}, "special_values must be some of .*, not 17"),
         ({"rows": 255, "columns": 255}, r"rows \* columns \* lanes must be below 65536"),
     ],
 )

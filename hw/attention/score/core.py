@@ -14,6 +14,7 @@ from hw.attention.score.query import QueryUnit
 from hw.attention.score.results import ScoreOut, ScoreTag
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS
+from spec import checks
 from spec.attention import PLANES, SCALE_BYTES, AttentionConfig, AttentionError
 from spec.kv_config import KvError
 
@@ -73,8 +74,7 @@ class ScoreCore(wiring.Component):
     """
 
     def __init__(self, config: AttentionConfig):
-        if not isinstance(config, AttentionConfig):
-            raise TypeError(f"config must be an AttentionConfig, not {config!r}")
+        checks.instance("config", config, AttentionConfig)
         self.config = config
         super().__init__(
             {

@@ -15,6 +15,7 @@ from hw.attention.value.weights import WeightAligner
 from hw.kv.errors import COUNTER_BITS, ErrorLog
 from hw.kv.layouts import ERROR_BITS, BlockEntry
 from hw.kv.packet.metadata import MetadataReader
+from spec import checks
 from spec.attention import AttentionConfig
 from spec.kv_config import KvError
 
@@ -62,8 +63,7 @@ class ValueCore(wiring.Component):
     """
 
     def __init__(self, config: AttentionConfig):
-        if not isinstance(config, AttentionConfig):
-            raise TypeError(f"config must be an AttentionConfig, not {config!r}")
+        checks.instance("config", config, AttentionConfig)
         self.config = config
         super().__init__(
             {
