@@ -17,6 +17,7 @@ __all__ = [
     "GROUP_HEADER",
     "GROUP_HEADER_BITS",
     "GROUP_SIZES",
+    "MAX_INPUTS",
     "MAX_ROW_LENGTH",
     "ROW_HEADER",
     "ROW_HEADER_BITS",
@@ -27,6 +28,8 @@ __all__ = [
 
 WORD_BITS = 64
 MAX_ROW_LENGTH = 1 << 14
+MAX_INPUTS = 1 << 15
+"""Input channels of a weight; a row longer than a packet is packed in parts, whose results are added."""
 GROUP_SIZES = (32, 64, 128)
 """Supported group sizes; the index is the code in the row header."""
 

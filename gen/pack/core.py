@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from gen.pack.selection import Selection
 from shell.output import directory_name, output_directory
 from spec import checks
 from spec.core import CoreConfig, core_preset
 from spec.datatypes import Datatype
 
 if TYPE_CHECKING:
+    from golden.weights.loss import Loss
     from golden.weights.model_files import ModelFile
 
 __all__ = ["core_table", "open_activations", "pack_core_layers"]
@@ -26,29 +28,23 @@ def open_activations(path: Path, inputs: Mapping[str, int]) -> Callable:
     ``inputs`` is each layer's number of input channels. Raises ValueError if a layer is missing, or its tensor is not
     FP16 or has another shape.
     """
-    from safetensors import safe_open
+    from golden.tensor_file import TensorFile
 
-    with safe_open(str(path), framework="pt") as file:
-        held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        for layer, length in inputs.items():
-            if layer not in held:
-                raise ValueError(f"activations must hold a tensor for each layer, and {path} has none for {layer}")
-            if held[layer].get_dtype() != "F16":
-                raise ValueError(f"activations of {layer} must be FP16, not {held[layer].get_dtype()}")
-            shape = held[layer].get_shape()
-            if len(shape) != 2 or shape[0] < 1 or shape[1] != length:
-                raise ValueError(f"activations of {layer} must have shape [tokens, {length}], not {shape}")
-
-    def read(layer: str):
-        with safe_open(str(path), framework="pt") as file:
-            return file.get_tensor(layer)
-
-    return read
+    file = TensorFile(path, "activations")
+    for layer, length in inputs.items():
+        if layer not in file.tensors:
+            raise ValueError(f"activations must hold a tensor for each layer, and {path} has none for {layer}")
+        info = file.tensors[layer]
+        if info.dtype != "F16":
+            raise ValueError(f"activations of {layer} must be FP16, not {info.dtype}")
+        if len(info.shape) != 2 or info.shape[0] < 1 or info.shape[1] != length:
+            raise ValueError(f"activations of {layer} must have shape [tokens, {length}], not {list(info.shape)}")
+    return file.read
 
 
 def pack_core_layers(
     model: "ModelFile",
-    chosen: Mapping[str, str],
+    selection: Selection,
     output: Path,
     datatype: Datatype,
     preset: str,
@@ -57,14 +53,14 @@ def pack_core_layers(
     activations: Path | None = None,
     fp16: bool = False,
     streams: bool = False,
-    verify: bool = False,
+    max_error: float | None = None,
     progress: Callable[[str], None] = lambda layer: None,
-) -> dict[str, dict]:
-    """Quantize layers (name -> tensor of the model), each into a directory of its own; returns their descriptions.
+) -> "tuple[dict[str, dict], dict[str, Loss]]":
+    """Quantize layers, each into a directory of its own; returns their descriptions, and what each lost.
 
     Parameters
     ----------
-    model, chosen, datatype, group_size, verify, progress
+    model, selection, datatype, group_size, max_error, progress
         As for :func:`gen.pack.weights.pack_layers`.
     output : Path
         Directory. A layer's own, named by `directory_name`, appears whole; one of an earlier run is replaced.
@@ -84,34 +80,37 @@ def pack_core_layers(
     OSError
         The output cannot be written.
     """
+    from gen.pack.weights import check_loss
     from golden.core.files import read_weight, write_layer
     from golden.weights import quantize
+    from golden.weights.loss import quantization_loss
 
     config = core_preset(preset)
     checks.choice(f"group_size for core {preset}", group_size, config.group_sizes)
     output_directory(output, "output with --core")
-    lengths = {layer: model.tensors[name].shape[1] for layer, name in chosen.items()}
+    lengths = {layer: model.tensors[name].shape[1] for layer, name in selection.layers.items()}
     inputs = open_activations(activations, lengths) if activations else None
-    described = {}
-    for layer, name in chosen.items():
+    described, losses = {}, {}
+    for layer, name in selection.layers.items():
         try:
-            weight = quantize(model.read(name), datatype, group_size=group_size)
+            weight = model.read(name)
+            quantized = quantize(weight, datatype, group_size=group_size)
             vectors = inputs(layer) if inputs else None
-            described[layer] = write_layer(
-                output / directory_name(layer), config, weight, vectors, fp16=fp16, streams=streams
-            )
+            place = output / directory_name(layer)
+            described[layer] = write_layer(place, config, quantized, vectors, fp16=fp16, streams=streams)
+            losses[layer] = quantization_loss(weight, quantized)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"layer {layer}: {error}") from error
+            selection.refuse(layer, error)
         progress(layer)
-    if verify:
-        for layer, name in chosen.items():
-            field = read_weight(output / directory_name(layer), config).first_difference(
-                quantize(model.read(name), datatype, group_size=group_size)
-            )
-            if field is not None:
-                raise ValueError(f"layer {layer}: what was written unpacks to other {field}")
-            progress(layer)
-    return described
+    for layer in selection.packed() if max_error is not None else ():
+        check_loss(layer, losses[layer], max_error)
+        field = read_weight(output / directory_name(layer), config).first_difference(
+            quantize(model.read(selection.layers[layer]), datatype, group_size=group_size)
+        )
+        if field is not None:
+            raise ValueError(f"layer {layer}: what was written unpacks to other {field}")
+        progress(layer)
+    return described, losses
 
 
 def core_table(described: Mapping[str, dict], datatype: Datatype, config: CoreConfig) -> Table:

@@ -4,15 +4,15 @@ At most one layer is in memory at a time, whatever the size of model and output.
 imported only when the command runs: nothing else of the generator needs them.
 """
 
-import difflib
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from gen.pack.selection import Selection, check_loss, select_layers, tell
+from shell.console import progress_bar, say, stdout
 from shell.output import output_file
 from spec import checks
 from spec.core import CORE_PRESETS, core_preset
@@ -20,16 +20,16 @@ from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.packet import MAX_ROW_LENGTH
 
 if TYPE_CHECKING:
-    from golden.weights.model_files import ModelFile, TensorInfo
+    from golden.weights.loss import Loss
+    from golden.weights.model_files import ModelFile
     from golden.weights.packing import PackedPlan
+    from golden.weights.quantized import QuantizedWeight
 
-__all__ = ["pack", "pack_layers", "packing_table", "select_layers"]
-
-_SUFFIX = ".weight"
+__all__ = ["pack", "pack_layers", "packing_table"]
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="A .safetensors or .gguf file.")],
+    model: Annotated[Path, typer.Argument(help="A .safetensors or .gguf file, an index of shards, or a directory.")],
     patterns: Annotated[list[str] | None, typer.Argument(metavar="[PATTERN]...", help="Further patterns.")] = None,
     layers: Annotated[
         list[str] | None,
@@ -46,6 +46,9 @@ def pack(
     verify: Annotated[
         bool, typer.Option("--verify", help="Unpack what was written and compare it with the model, quantized anew.")
     ] = False,
+    max_error: Annotated[
+        float, typer.Option(min=0, help="With --verify: largest relative error that a row may come back with.")
+    ] = 0.5,
     core: Annotated[
         str | None,
         typer.Option(metavar="PRESET", help=f"Memory images for an accelerator core: {', '.join(CORE_PRESETS)}."),
@@ -57,8 +60,6 @@ def pack(
     streams: Annotated[bool, typer.Option("--streams", help="With --core: whole streams too, for $readmemh.")] = False,
 ) -> None:
     """Quantize linear layers of a model file and pack them into the bits that the hardware reads."""
-    from shell.console import progress_bar, say, stdout
-
     if not layers:
         raise ValueError("layers must name at least one layer: --layers PATTERN")
     if core is None and (activations or fp16 or streams):
@@ -67,26 +68,28 @@ def pack(
         raise ValueError("lanes follows from --core, and must not be given with it")
     kind = _datatype(datatype)
     source = _open(model)
-    chosen = select_layers(source.tensors, [*layers, *(patterns or ())])
-    if core is not None:
-        from gen.pack.core import core_table, pack_core_layers
+    selection = select_layers(source.tensors, [*layers, *(patterns or ())])
+    bound = max_error if verify else None
+    with progress_bar("pack", len(selection.layers) * (1 + verify)) as advance:
+        if core is not None:
+            from gen.pack.core import core_table, pack_core_layers
 
-        directory = output or Path("packed")
-        with progress_bar("pack", len(chosen) * (1 + verify)) as advance:
+            place = output or Path("packed")
             options = {"group_size": group_size, "activations": activations, "fp16": fp16, "streams": streams}
-            described = pack_core_layers(
-                source, chosen, directory, kind, core, **options, verify=verify, progress=advance
+            described, losses = pack_core_layers(
+                source, selection, place, kind, core, **options, max_error=bound, progress=advance
             )
-        stdout.print(core_table(described, kind, core_preset(core)))
-        say(f"packed: {directory}")
-        return
-    lanes, output = 4 if lanes is None else lanes, output or Path("packed.safetensors")
-    with progress_bar("pack", len(chosen) * (1 + verify)) as advance:
-        plans = pack_layers(
-            source, chosen, output, kind, group_size=group_size, lanes=lanes, verify=verify, progress=advance
-        )
-    stdout.print(packing_table(plans, kind))
-    say(f"packed: {output}")
+            table = core_table(described, kind, core_preset(core))
+        else:
+            place = output or Path("packed.safetensors")
+            options = {"group_size": group_size, "lanes": 4 if lanes is None else lanes}
+            plans, losses = pack_layers(source, selection, place, kind, **options, max_error=bound, progress=advance)
+            table = packing_table(plans, kind)
+    stdout.print(table)
+    tell(selection, losses)
+    say(f"packed: {place}")
+    if selection.refused:
+        raise typer.Exit(1)
 
 
 def _datatype(name: str) -> Datatype:
@@ -103,114 +106,90 @@ def _open(model: Path) -> "ModelFile":
     return open_model(model)
 
 
-def select_layers(tensors: Mapping[str, "TensorInfo"], patterns: Sequence[str]) -> dict[str, str]:
-    """Layer name -> tensor name of the matrices that any pattern matches, in the model's order.
-
-    A layer's name is its tensor's without ``.weight``; patterns (as of :mod:`fnmatch`, case counts) may match either.
-    What a pattern with wildcards matches beside matrices is passed over.
-
-    Raises
-    ------
-    ValueError
-        A pattern matches nothing, or no matrix; a matrix has no weights or longer rows than a packet takes.
-    """
-    wanted = set()
-    for pattern in patterns:
-        found = [name for name in tensors if _matches(name, pattern)]
-        matrices = [name for name in found if len(tensors[name].shape) == 2]
-        if not found:
-            raise ValueError(f"no layer matches {pattern!r}; the model has {_examples(tensors, pattern)}")
-        if not matrices:
-            raise ValueError(
-                f"{found[0]} has shape {list(tensors[found[0]].shape)}, and only matrices "
-                "[output channels, input channels] can be packed"
-            )
-        wanted.update(matrices)
-    chosen = {}
-    for name in tensors:
-        if name not in wanted:
-            continue
-        shape, layer = list(tensors[name].shape), name.removesuffix(_SUFFIX)
-        if 0 in shape or shape[1] > MAX_ROW_LENGTH:
-            raise ValueError(
-                f"{name} must have shape [output channels, 1..{MAX_ROW_LENGTH} input channels], not {shape}"
-            )
-        if layer in chosen:
-            raise ValueError(f"{chosen[layer]} and {name} would both be packed as {layer}")
-        chosen[layer] = name
-    return chosen
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(text, pattern) for text in (name, name.removesuffix(_SUFFIX)))
-
-
-def _examples(tensors: Mapping[str, "TensorInfo"], pattern: str) -> str:
-    """Some layers of the model, those whose names look like the pattern if there are such."""
-    names = [name.removesuffix(_SUFFIX) for name, info in tensors.items() if len(info.shape) == 2]
-    if not names:
-        return "no matrix at all"
-    close = difflib.get_close_matches(pattern, names, n=3)
-    shown = close or names[:3]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
 def pack_layers(
     model: "ModelFile",
-    chosen: Mapping[str, str],
+    selection: Selection,
     output: Path,
     datatype: Datatype,
     *,
     group_size: int = 128,
     lanes: int = 4,
-    verify: bool = False,
+    max_error: float | None = None,
     progress: Callable[[str], None] = lambda layer: None,
-) -> "dict[str, PackedPlan]":
-    """Quantize and pack layers (name -> tensor of the model) into ``output``, one at a time, all or nothing.
+) -> "tuple[dict[str, PackedPlan], dict[str, Loss]]":
+    """Quantize and pack layers into ``output``, one at a time; returns what was packed, and what each layer lost.
 
-    With ``verify``, every layer is read back before the file gets its name, checked against its hash, unpacked, and
-    compared field by field with the model's layer quantized anew. ``progress`` is called with each layer's name when it
-    is packed, and again when it is verified. Returns what was packed.
+    A layer that cannot be packed (numbers that are not finite, a format that cannot be read) is left out and noted in
+    ``selection``. One of more than 16384 input channels is packed in parts, ``name[0:16384]`` and so on, of one channel
+    scale: their results are added. With ``max_error``, every layer is read back before the file gets its name, checked
+    against its hash, unpacked, and compared field by field with the model's layer quantized anew; and no row may come
+    back with a relative error above it. ``progress`` is called with each layer's name when it is packed, and again when
+    it is verified.
 
     Raises
     ------
     ValueError
-        A parameter is not allowed, a layer cannot be packed (says which and why), or verifying found a difference.
+        A parameter is not allowed, no layer can be packed (says why), or verifying found a difference.
     OSError
         The output cannot be written.
     """
+    from golden.core.layer import input_channels
     from golden.weights import PackedPlan, PackedReader, PackedWriter, quantize, unpack
     from golden.weights import pack as pack_weight
+    from golden.weights.loss import quantization_loss
 
     output_file(output)
-    if output.exists() and output.samefile(model.path):
-        raise ValueError(f"output must not be the model file {model.path} itself")
-    plans = {
-        layer: PackedPlan.uniform(model.tensors[name].shape, datatype, group_size=group_size, lanes=lanes)
-        for layer, name in chosen.items()
+    if output.exists() and any(output.samefile(path) for path in model.paths):
+        raise ValueError(f"output must not be the model file {output} itself")
+    parts = {
+        layer: {
+            name: PackedPlan.uniform((rows, stop - start), datatype, group_size=group_size, lanes=lanes)
+            for name, start, stop in _parts(layer, length)
+        }
+        for layer, name in selection.layers.items()
+        for rows, length in (model.tensors[name].shape,)
     }
 
-    def quantized(layer: str):
-        weight = model.read(chosen[layer])
-        try:
-            return quantize(weight, datatype, group_size=group_size)
-        except ValueError as error:
-            raise ValueError(f"layer {layer}: {error}") from error
+    def packed(layer: str, weight: "QuantizedWeight") -> "Iterator[tuple[str, QuantizedWeight]]":
+        for name, start, stop in _parts(layer, weight.shape[1]):
+            yield name, input_channels(weight, start, stop)
 
-    with PackedWriter(output, plans) as writer:
-        for layer in plans:
-            writer.add(layer, pack_weight(quantized(layer), lanes=lanes))
+    losses: dict[str, Loss] = {}
+    with PackedWriter(output, {name: plan for plans in parts.values() for name, plan in plans.items()}) as writer:
+        for layer, tensor in selection.layers.items():
+            try:
+                weight = model.read(tensor)
+                quantized = quantize(weight, datatype, group_size=group_size)
+            except ValueError as error:
+                selection.refuse(layer, error)
+                writer.drop(*parts[layer])
+            else:
+                losses[layer] = quantization_loss(weight, quantized)
+                for name, part in packed(layer, quantized):
+                    writer.add(name, pack_weight(part, lanes=lanes))
             progress(layer)
         writer.finish()
-        if verify:
+        if max_error is not None:
             written = PackedReader(writer.temporary)
-            for layer in plans:
-                field = unpack(written.load(layer)).first_difference(quantized(layer))
-                if field is not None:
-                    raise ValueError(f"layer {layer}: what was written unpacks to other {field}")
+            for layer in selection.packed():
+                check_loss(layer, losses[layer], max_error)
+                anew = quantize(model.read(selection.layers[layer]), datatype, group_size=group_size)
+                for name, part in packed(layer, anew):
+                    field = unpack(written.load(name)).first_difference(part)
+                    if field is not None:
+                        raise ValueError(f"layer {layer}: what was written unpacks to other {field}")
                 progress(layer)
-    return plans
+        return {name: plan for layer in selection.packed() for name, plan in parts[layer].items()}, losses
+
+
+def _parts(layer: str, length: int) -> list[tuple[str, int, int]]:
+    """Name, first input channel and the one behind the last of each tensor that a layer is written as."""
+    starts = range(0, length, MAX_ROW_LENGTH)
+    if len(starts) == 1:
+        return [(layer, 0, length)]
+    return [
+        (f"{layer}[{start}:{stop}]", start, stop) for start in starts for stop in (min(start + MAX_ROW_LENGTH, length),)
+    ]
 
 
 def packing_table(plans: "Mapping[str, PackedPlan]", datatype: Datatype) -> Table:

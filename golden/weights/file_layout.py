@@ -63,6 +63,11 @@ class FileLayout:
         """Offset of an array's first byte in the file."""
         return self._header_size + self._tensors[f"{name}.{part}"]["data_offsets"][0]
 
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """(tensor, array) -> bytes, in the file's order."""
+        spans = {key: entry["data_offsets"] for key, entry in self._tensors.items()}
+        return {tuple(key.rsplit(".", 1)): end - begin for key, (begin, end) in spans.items()}
+
     def header(self, hashes: Mapping[str, str]) -> bytes:
         """The file up to its first array: length and JSON, keys in order, so that equal contents give equal bytes."""
         description = self._description(hashes)

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from golden.tensor_file import TensorFile
 from golden.weights.file_layout import ARRAYS, FileLayout, text_hash, weight_hash
 from golden.weights.packing import PackedPlan, PackedWeight, check_lanes
 from shell.output import staged_file
@@ -25,6 +25,7 @@ __all__ = ["FORMAT", "VERSION", "PackedReader", "PackedWriter", "WeightFileError
 FORMAT = "bitmosaic.weights"
 VERSION = (1, 0)
 """Major, minor. A reader takes any minor version of its own major version."""
+_PIECE = 1 << 24
 
 
 class WeightFileError(ValueError):
@@ -51,9 +52,10 @@ class PackedWriter:
 
     def __init__(self, path: str | os.PathLike, plans: Mapping[str, PackedPlan]):
         self.path = Path(path)
-        metadata = {"format": FORMAT, "version": ".".join(map(str, VERSION)), "generator": _generator()}
-        self._layout = FileLayout(plans, metadata)
+        self._metadata = {"format": FORMAT, "version": ".".join(map(str, VERSION)), "generator": _generator()}
+        self._layout = FileLayout(plans, self._metadata)
         self._hashes: dict[str, str] = {}
+        self._dropped: set[str] = set()
         self._finished = False
         self._stack = contextlib.ExitStack()
 
@@ -69,20 +71,39 @@ class PackedWriter:
             self._file.write(np.ascontiguousarray(getattr(packed, part).astype(dtype, copy=False)).data)
         self._hashes[name] = weight_hash(packed)
 
+    def drop(self, *names: str) -> None:
+        """Leave planned tensors out after all."""
+        self._dropped.update(names)
+
     def finish(self) -> str:
         """Write the header, close ``temporary`` and return the payload's SHA-256; ValueError if a tensor is missing."""
-        missing = sorted(self._layout.plans.keys() - self._hashes.keys())
+        missing = sorted(self._layout.plans.keys() - self._hashes.keys() - self._dropped)
         if missing:
             raise ValueError(f"{len(missing)} planned tensors were not added, the first is {missing[0]!r}")
+        if self._dropped:
+            self._close_ranks()
         self._file.seek(0)
         self._file.write(self._layout.header(self._hashes))
         self._file.close()
         self._finished = True
         return self._layout.payload_hash(self._hashes)
 
+    def _close_ranks(self) -> None:
+        """Move what is there to where it goes in a file without what was dropped, which is never further back."""
+        old, plans = self._layout, self._layout.plans
+        self._layout = FileLayout({n: plan for n, plan in plans.items() if n not in self._dropped}, self._metadata)
+        for (name, part), size in self._layout.sizes().items():
+            source, target = old.position(name, part), self._layout.position(name, part)
+            for start in range(0, size, _PIECE):
+                self._file.seek(source + start)
+                piece = self._file.read(min(_PIECE, size - start))
+                self._file.seek(target + start)
+                self._file.write(piece)
+        self._file.truncate()
+
     def __enter__(self) -> "PackedWriter":
         self.temporary = self._stack.enter_context(staged_file(self.path))
-        self._file = self._stack.enter_context(self.temporary.open("xb"))
+        self._file = self._stack.enter_context(self.temporary.open("x+b"))
         self._stack.push(self._complete)
         return self
 
@@ -112,10 +133,8 @@ class PackedReader:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no packed weight file at {path}")
-        with self._open() as file:
-            metadata = file.metadata() or {}
+        self._file = TensorFile(path, "packed weight file", WeightFileError)
+        metadata = self._file.metadata
         self._check_version(metadata)
         description = metadata.get("weights", "")
         if text_hash(description) != metadata.get("payload_sha256"):
@@ -130,10 +149,8 @@ class PackedReader:
     def load(self, name: str) -> PackedWeight:
         """Read and check one tensor. Raises KeyError for a name that is not in ``plans``, else `WeightFileError`."""
         plan = self.plans[name]
-        # Opened each time: what a mapping has touched would stay in memory as long as it is open.
-        with self._open() as file, self._malformed():
-            arrays = {part: file.get_tensor(f"{name}.{part}") for part in ARRAYS}
         with self._malformed():
+            arrays = {part: self._file.read(f"{name}.{part}").numpy() for part in ARRAYS}
             packed = _packed(name, plan, arrays)
         if weight_hash(packed) != self._hashes[name]:
             raise WeightFileError(
@@ -142,17 +159,11 @@ class PackedReader:
         return packed
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator:
-        try:
-            with safe_open(self.path, framework="numpy") as file:
-                yield file
-        except SafetensorError as error:
-            raise WeightFileError(f"{self.path} is truncated or not a safetensors file: {error}") from error
-
-    @contextlib.contextmanager
     def _malformed(self) -> Iterator[None]:
         try:
             yield
+        except WeightFileError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WeightFileError(f"{self.path} is malformed: {error!r}") from error
 

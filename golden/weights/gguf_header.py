@@ -33,12 +33,16 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor's shape (output channels first), format, offset of its first byte in the file, and bytes."""
+    """A tensor's shape (output channels first), format, offset of its first byte in the file, and bytes.
+
+    Of a format that the package does not know (newer, or of a fork) ``kind`` and ``size`` are None.
+    """
 
     shape: tuple[int, ...]
-    kind: GGMLQuantizationType
+    dtype: str
+    kind: GGMLQuantizationType | None
     offset: int
-    size: int
+    size: int | None
 
 
 def gguf_tensors(path: str | os.PathLike) -> dict[str, GgufTensor]:
@@ -47,7 +51,7 @@ def gguf_tensors(path: str | os.PathLike) -> dict[str, GgufTensor]:
     Raises
     ------
     ValueError
-        Not such a file, truncated, or of a tensor format that is not known; says which.
+        Not such a file, truncated, or with two tensors of one name; says which.
     """
     length = Path(path).stat().st_size
     with Path(path).open("rb") as file:
@@ -63,6 +67,8 @@ class _Parser:
 
     def tensors(self) -> dict[str, GgufTensor]:
         magic, version, tensors, values = self._take("<4sIQQ")
+        if magic == b"GGUF" and int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+            raise ValueError("it is big-endian, and only little-endian files can be read")
         if magic != b"GGUF" or version not in _VERSIONS:
             raise ValueError(f"it starts with {magic!r}, version {version}; known is GGUF of versions {_VERSIONS}")
         alignment = 32
@@ -76,19 +82,23 @@ class _Parser:
         for _ in range(tensors):
             name = self._text()
             sizes = self._take(f"<{self._take('<I')[0]}Q")
-            kind, offset = self._take("<IQ")
-            listed[name] = (sizes[::-1], GGMLQuantizationType(kind), offset)
+            if name in listed:
+                raise ValueError(f"two of its tensors are called {name}")
+            listed[name] = (sizes[::-1], *self._take("<IQ"))
         start = -(-self._file.tell() // alignment) * alignment
         return {name: self._tensor(name, *entry, start) for name, entry in listed.items()}
 
-    def _tensor(self, name, shape, kind, offset, start) -> GgufTensor:
+    def _tensor(self, name, shape, code, offset, start) -> GgufTensor:
+        if code not in list(GGMLQuantizationType):
+            return GgufTensor(shape, f"type {code}", None, start + offset, None)
+        kind = GGMLQuantizationType(code)
         per_block, block_bytes = GGML_QUANT_SIZES[kind]
         count = 1
         for size in shape:
             count *= size
         if not shape or shape[-1] % per_block:
             raise ValueError(f"tensor {name} has shape {list(shape)}, which blocks of {per_block} do not divide")
-        found = GgufTensor(shape, kind, start + offset, count // per_block * block_bytes)
+        found = GgufTensor(shape, kind.name, kind, start + offset, count // per_block * block_bytes)
         if found.offset + found.size > self._length:
             raise ValueError(f"tensor {name} ends past the end of the file")
         return found
@@ -102,7 +112,7 @@ class _Parser:
         return self._file.read(count)
 
     def _text(self) -> str:
-        return self._read(self._take("<Q")[0]).decode(errors="replace")
+        return self._read(self._take("<Q")[0]).decode(errors="backslashreplace")
 
     def _skip(self, kind: GGUFValueType) -> None:
         """Pass over one value."""

@@ -14,7 +14,7 @@ from spec.datatypes import (
     code_value,
     special_value_allowed,
 )
-from spec.packet import MAX_ROW_LENGTH, group_size_code
+from spec.packet import MAX_INPUTS, group_size_code
 
 __all__ = ["QuantizedWeight", "checked_special_values"]
 
@@ -95,8 +95,8 @@ class QuantizedWeight:
         object.__setattr__(self, "special_values", checked_special_values(self.special_values))
         if self.codes.dim() != 2 or 0 in self.codes.shape:
             raise ValueError(f"codes must be a non-empty [out, in] tensor, not one of shape {list(self.codes.shape)}")
-        if self.shape[1] > MAX_ROW_LENGTH:
-            raise ValueError(f"codes must have at most {MAX_ROW_LENGTH} input channels, not {self.shape[1]}")
+        if self.shape[1] > MAX_INPUTS:
+            raise ValueError(f"codes must have at most {MAX_INPUTS} input channels, not {self.shape[1]}")
         per_group, per_row = (self.shape[0], self.groups), (self.shape[0],)
         expected = {
             "datatype": (torch.uint8, per_group),

@@ -1,6 +1,6 @@
 """The BitMoD quantizer: float weights to codes, special-value selects, 8-bit group scales and channel scales.
 
-Equations Q1..Q6 of docs/weights.md. Source: BitMoD (arXiv 2411.11745), section III and Table IV.
+Equations Q1..Q7 of docs/weights.md. Source: BitMoD (arXiv 2411.11745), section III and Table IV.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+from golden.arguments import tensor
 from golden.weights.quantized import QuantizedWeight, checked_special_values
 from spec.datatypes import FP_MAGNITUDES, WEIGHT_DATATYPES, Datatype, code_bits
-from spec.packet import MAX_ROW_LENGTH, group_size_code
+from spec.packet import MAX_INPUTS, group_size_code
 
 __all__ = ["quantize"]
 
@@ -52,12 +53,10 @@ def quantize(
     datatype = Datatype(datatype)
     group_size_code(group_size)
     registers = checked_special_values(special_values, signed_terms=signed_special_terms)
-    if not isinstance(weight, torch.Tensor) or weight.dtype not in _DTYPES:
-        kind = weight.dtype if isinstance(weight, torch.Tensor) else type(weight).__name__
-        raise TypeError(f"weight must be a tensor of {[str(dtype) for dtype in _DTYPES]}, not {kind}")
-    if weight.dim() != 2 or 0 in weight.shape or weight.shape[1] > MAX_ROW_LENGTH:
+    weight = tensor("weight", weight, ("output channels", "input channels"), _DTYPES)
+    if 0 in weight.shape or weight.shape[1] > MAX_INPUTS:
         raise ValueError(
-            f"weight must have shape [output channels, 1..{MAX_ROW_LENGTH} input channels], not {list(weight.shape)}"
+            f"weight must have shape [output channels, 1..{MAX_INPUTS} input channels], not {list(weight.shape)}"
         )
     if not bool(torch.isfinite(weight).all()):
         row, column = (~torch.isfinite(weight)).nonzero()[0].tolist()
@@ -65,8 +64,7 @@ def quantize(
 
     rows = max(1, _CHUNK // weight.shape[1])
     parts = [
-        _quantize_rows(chunk.detach().float(), datatype, group_size, registers.get(datatype))
-        for chunk in weight.split(rows)
+        _quantize_rows(chunk.float(), datatype, group_size, registers.get(datatype)) for chunk in weight.split(rows)
     ]
     codes, select, scale8, channel_scale = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return QuantizedWeight(
@@ -86,37 +84,51 @@ def _quantize_rows(weight: torch.Tensor, datatype: Datatype, group_size: int, re
     groups = functional.pad(weight, (0, -length % group_size)).view(out, -1, group_size)
     absmax = groups.abs().amax(2)
     if registers is None:
-        codes, scale = _to_int(groups, absmax, code_bits(datatype))
+        codes, scale = _to_int(groups, _scale(absmax, (1 << code_bits(datatype) - 1) - 1), code_bits(datatype))
         select = torch.zeros(absmax.shape, dtype=torch.uint8)
     else:
-        codes, scale, select = _to_float(groups, absmax, datatype, registers)
+        codes, scale, select, _error = _to_float(groups, absmax, datatype, registers)
 
     empty = absmax == 0  # Q5, Q6
     zero_row = empty.all(1)
-    channel_scale = torch.where(zero_row, torch.ones(out), scale.amax(1) / torch.tensor(255.0))
+    channel_scale = torch.where(zero_row, 1.0, scale.amax(1) / 255)
     scale8 = (scale / channel_scale[:, None]).round().clamp(0, 255).masked_fill(empty, 0)
+    small = (scale8 == 0) & ~empty  # Q7
+    if small.any():
+        step = channel_scale[:, None].expand_as(scale)[small]
+        if registers is None:
+            again, _ = _to_int(groups[small], step, code_bits(datatype))
+            chosen, better = select[small], (again != 0).any(1)
+        else:
+            again, _, chosen, error = _to_float(groups[small], step, datatype, registers, fixed=True)
+            better = error < _halving_sum(groups[small].square().double())
+        codes[small] = torch.where(better[:, None], again, codes[small])
+        select[small] = torch.where(better, chosen, select[small])
+        scale8[small] = better.float()
     return codes.reshape(out, -1)[:, :length].contiguous(), select, scale8.to(torch.uint8), channel_scale
 
 
 def _scale(absmax: torch.Tensor, vmax: int) -> torch.Tensor:
     """Q1, float32."""
-    return (absmax / torch.tensor(float(vmax))).clamp(SCALE_MIN, SCALE_MAX)
+    return (absmax / vmax).clamp(SCALE_MIN, SCALE_MAX)
 
 
-def _to_int(groups: torch.Tensor, absmax: torch.Tensor, bits: int):
+def _to_int(groups: torch.Tensor, scale: torch.Tensor, bits: int):
     """Q2: symmetric INT codes."""
     vmax = (1 << (bits - 1)) - 1
-    scale = _scale(absmax, vmax)
     codes = (groups / scale[..., None]).round_().clamp_(-vmax, vmax).to(torch.int16)
     return (codes & ((1 << bits) - 1)).to(torch.uint8), scale
 
 
-def _to_float(groups: torch.Tensor, absmax: torch.Tensor, datatype: Datatype, registers: tuple[int, ...]):
-    """Q3 and Q4: nearest allowed value under each special value, then the special value with the least error."""
+def _to_float(groups: torch.Tensor, absmax: torch.Tensor, datatype: Datatype, registers: tuple[int, ...], fixed=False):
+    """Q3 and Q4: nearest allowed value under each special value, then the special value with the least error.
+
+    ``fixed``: ``absmax`` is the scale.
+    """
     best_error = best_codes = best_scale = select = None
     for index, special in enumerate(registers):
         values, codes_of_values = _allowed_values(datatype, special)
-        scale = _scale(absmax, max(-values[0], values[-1]))
+        scale = absmax if fixed else _scale(absmax, max(-values[0], values[-1]))
         table = torch.tensor(values, dtype=torch.float32)
         # Midpoints are exact in float32; bucketize puts a value equal to one into the lower bin, as Q3 asks.
         nearest = torch.bucketize(groups / scale[..., None], (table[:-1] + table[1:]) / 2, out_int32=True)
@@ -132,7 +144,7 @@ def _to_float(groups: torch.Tensor, absmax: torch.Tensor, datatype: Datatype, re
         best_codes = torch.where(better[..., None], codes, best_codes)
         best_scale = torch.where(better, scale, best_scale)
         select.masked_fill_(better, index)
-    return best_codes, best_scale, select
+    return best_codes, best_scale, select, best_error
 
 
 def _allowed_values(datatype: Datatype, special: int) -> tuple[list[int], list[int]]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import gen.pack.core
 from gen import cli
+from gen.pack.selection import Selection
 from golden.core import activation_stream, weight_image, weight_stream
 from golden.core.files import memh, read_weight
 from golden.weights import quantize
@@ -72,13 +73,13 @@ def test_one_layer_at_a_time(run, monkeypatch, tmp_path):
     seen = []
 
     class Watched:
-        tensors, path = model.tensors, model.path
+        tensors, path, paths = model.tensors, model.path, model.paths
 
         def read(self, name):
             seen.append((name, sorted(path.name for path in Path("out").glob("*"))))
             return model.read(name)
 
-    chosen = {"a.q": "a.q.weight", "a.k": "a.k.weight"}
+    chosen = Selection({"a.q": "a.q.weight", "a.k": "a.k.weight"})
     gen.pack.core.pack_core_layers(Watched(), chosen, Path("out"), Datatype.FP4, "tiny", group_size=32)
     assert seen == [("a.q.weight", []), ("a.k.weight", ["a.q"])]
 

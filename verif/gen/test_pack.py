@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 import golden.weights
 from gen import cli
-from gen.pack.weights import pack_layers, select_layers
-from golden.weights import load_packed, pack, quantize, save_packed
+from gen.pack.selection import select_layers
+from gen.pack.weights import pack_layers
+from golden.weights import load_packed, pack, quantize, save_packed, unpack
 from golden.weights.model_files import TensorInfo, open_model
 from sim.build import ROOT
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
@@ -109,10 +111,20 @@ def infos(**shapes):
 def test_selection():
     tensors = infos(**{"a.q.weight": (2, 3), "a.norm.weight": (3,), "b.q.weight": (4, 5), "B.q": (1, 1)})
     everything = {"a.q": "a.q.weight", "b.q": "b.q.weight", "B.q": "B.q"}
-    assert select_layers(tensors, ["*"]) == everything
-    assert list(select_layers(tensors, ["B.*", "a.*", "b.?", "a.q"])) == list(everything)
-    assert select_layers(tensors, ["a.q"]) == select_layers(tensors, ["a.q.weight"]) == {"a.q": "a.q.weight"}
-    assert select_layers(tensors, ["[ab].q"]) == {"a.q": "a.q.weight", "b.q": "b.q.weight"}
+
+    def layers(*patterns):
+        return select_layers(tensors, patterns).layers
+
+    assert layers("*") == everything
+    assert list(layers("B.*", "a.*", "b.?", "a.q")) == list(everything)
+    assert layers("a.q") == layers("a.q.weight") == {"a.q": "a.q.weight"}
+    assert layers("[ab].q") == {"a.q": "a.q.weight", "b.q": "b.q.weight"}
+
+
+@pytest.mark.parametrize("name", ["blk[0].w", "[/x]", "a?", "*", "[a-b]", "w[!x]"])
+def test_a_name_with_wildcards_in_it_matches_itself(name):
+    tensors = infos(**{f"{name}.weight": (2, 3), "blk0.w": (2, 3), "ab": (2, 3)})
+    assert select_layers(tensors, [name]).layers == {name: f"{name}.weight"}
 
 
 @pytest.mark.parametrize(
@@ -122,8 +134,8 @@ def test_selection():
         (infos(a=(2,), b=(2, 3), c=(2, 3), d=(2, 3), e=(2, 3)), "z", "the model has b, c, d and 1 more"),
         (infos(a=(2,)), "z", "the model has no matrix at all"),
         (infos(a=(2,)), "*", r"a has shape \[2\], and only matrices"),
-        (infos(a=(2, 0)), "a", r"a must have shape \[output channels, 1\.\.16384 input channels\], not \[2, 0\]"),
-        (infos(a=(2, 16385)), "a", r"not \[2, 16385\]"),
+        (infos(a=(2, 0)), "a", r"a must have shape \[output channels, 1\.\.32768 input channels\], not \[2, 0\]"),
+        (infos(a=(2, 32769)), "a", r"not \[2, 32769\]"),
         (infos(**{"a": (2, 2), "a.weight": (2, 2)}), "a", "a and a.weight would both be packed as a"),
     ],
 )
@@ -135,10 +147,12 @@ def test_selection_refuses(tensors, pattern, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("model.safetensors", "--layers", "q"), "no layer matches 'q'; the model has head, layers.0.k_proj"),
+        (
+            ("model.safetensors", "--layers", "q"),
+            "'q'; the model has experts.0, experts.1, head and 3 more",
+        ),
         (("model.safetensors", "--layers", "head", "absent"), "no layer matches 'absent'"),
         (("model.safetensors", "--layers", "layers.0.norm"), "layers.0.norm.weight has shape [100], and only matrices"),
-        (("model.safetensors", "--layers", "experts"), "experts has shape [2, 3, 32], and only matrices"),
         (("model.safetensors",), "layers must name at least one layer: --layers PATTERN"),
         (("model.safetensors", "--layers", "head", "--datatype", "fp5"), "datatype must be one of int8, int6, int5"),
         (("model.safetensors", "--layers", "head", "--datatype", "ternary"), "not 'ternary'"),
@@ -152,9 +166,13 @@ def test_selection_refuses(tensors, pattern, message):
         (("cut.safetensors", "--layers", "head"), "cut.safetensors is truncated or not a safetensors file"),
         (("model.safetensors", "--layers", "head", "--output", "model.safetensors"), "must not be the model file"),
         (("model.safetensors", "--layers", "head", "--output", "."), "output must be a file, and . is a directory"),
-        (("nan.safetensors", "--layers", "*"), "layer bad: weight must be finite, but weight[1, 2] = nan"),
-        (("nan.safetensors", "--layers", "*", "--output", "new/out"), "layer bad: weight must be finite"),
-        (("double.safetensors", "--layers", "*"), "double.safetensors must be one of F32, F16, BF16, not F64"),
+        (("nan.safetensors", "--layers", "bad"), "layer bad: weight must be finite, but weight[1, 2] = nan"),
+        (("nan.safetensors", "--layers", "bad", "--output", "new/out"), "layer bad: weight must be finite"),
+        (
+            ("nan.safetensors", "--layers", "bad", "--core", "tiny", "--group-size", 32),
+            "layer bad: weight must be finite",
+        ),
+        (("double.safetensors", "--layers", "*"), "a must be one of F32, F16, BF16 or quantized, not F64"),
     ],
 )
 def test_user_errors_are_one_line_and_leave_nothing(run, tmp_path, tensors, arguments, message):
@@ -173,6 +191,79 @@ def test_user_errors_are_one_line_and_leave_nothing(run, tmp_path, tensors, argu
     assert message in line
     assert "Traceback" not in result.output
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("core", [(), ("--core", "tiny")], ids=["packets", "core"])
+def test_what_is_left_out_is_listed_and_the_rest_is_done(run, tensors, core):
+    bad = torch.ones(2, 32)
+    bad[1, 2] = float("nan")
+    others = {"ids": torch.arange(32)[None], "c.bad": bad, "wide": torch.zeros(2, 32769), "double": bad.double()}
+    save_file({**tensors, **others}, "model.safetensors")
+    options = ("--group-size", 32, "--verify", "--output", "out", *core)
+    result = run("model.safetensors", "--layers", "*", *options)
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("pack ")]
+    assert lines == [
+        "skipped: double: must be one of F32, F16, BF16 or quantized, not F64",
+        "skipped: ids: must be one of F32, F16, BF16 or quantized, not I64",
+        "skipped: layers.0.norm.weight: has shape [100], and only matrices "
+        "[output channels, input channels] can be packed",
+        "skipped: wide: must have shape [output channels, 1..32768 input channels], not [2, 32769]",
+        "warning: layer c.bad is not packed: weight must be finite, but weight[1, 2] = nan",
+    ]
+    matrices = {"experts.0", "experts.1", "head", "layers.0.k_proj", "layers.0.q_proj", "layers.1.q_proj"}
+    if core:
+        assert {path.name for path in Path("out").iterdir()} == matrices
+        return
+    assert load_packed("out").keys() == matrices
+    save_file({name: x for name, x in tensors.items() if "norm" not in name}, "model.safetensors")
+    assert run("model.safetensors", "--layers", "*", *options[:-1], "clean").exit_code == 0
+    assert Path("out").read_bytes() == Path("clean").read_bytes()
+
+
+def test_experts_are_layers_of_their_own(run, tensors):
+    for pattern in ("experts", "experts.?"):
+        result = run("model.safetensors", "--layers", pattern, "--verify", "--group-size", 32, "--datatype", "int8")
+        assert result.exit_code == 0, result.output
+        loaded = load_packed("packed.safetensors")
+        assert list(loaded) == ["experts.0", "experts.1"]
+        for number, packed in enumerate(loaded.values()):
+            assert same_packed(packed, pack(quantize(tensors["experts"][number], Datatype.INT8, group_size=32)))
+
+
+def test_long_rows_are_packed_in_parts_of_one_scale(run, rng):
+    long = torch.from_numpy(rng.standard_normal((2, 18944)).astype(np.float32))
+    long[:, 17000] = 20
+    save_file({"down.weight": long}, "model.safetensors")
+    result = run("model.safetensors", "--layers", "*", "--verify")
+    assert result.exit_code == 0, result.output
+    parts = load_packed("packed.safetensors")
+    assert list(parts) == ["down[0:16384]", "down[16384:18944]"]
+    whole = quantize(long, Datatype.FP4)
+    joined = torch.cat([unpack(part).dequantize() for part in parts.values()], 1)
+    assert torch.equal(joined, whole.dequantize())
+
+
+def test_what_a_scale_cannot_hold_is_counted_and_verified(run):
+    weight = torch.linspace(-1, 1, 256).view(2, 128)
+    save_file({"tiny": weight * 1e-6, "huge": weight * 1e30, "good": weight}, "model.safetensors")
+    options = ("--datatype", "int8", "--group-size", 32, "--verify")
+    for layer, words in (("tiny", "0 comes back with a relative error of 1.000"), ("huge", "256 of 256 weights")):
+        result = run("model.safetensors", "--layers", layer, *options[:-1])
+        assert result.exit_code == 0
+        assert f"warning: layer {layer}: " in result.stderr
+        assert "weights are in groups whose scale could not be stored" in result.stderr
+        assert words in result.stderr
+        os.remove("packed.safetensors")
+        result = run("model.safetensors", "--layers", layer, *options)
+        assert result.exit_code == 2
+        assert re.search(
+            rf"layer {layer}: row \d comes back with a relative error of .*, more than max_error 0.5", result.stderr
+        )
+        assert not Path("packed.safetensors").exists()
+    result = run("model.safetensors", "--layers", "good", *options)
+    assert (result.exit_code, "warning" in result.stderr) == (0, False)
+    assert run("model.safetensors", "--layers", "good", *options, "--max-error", 1e-4).exit_code == 2
 
 
 def packed_otherwise(field):
@@ -223,7 +314,8 @@ def test_without_torch_it_names_the_remedy(run, tmp_path):
 PEAKS = """
 import json, re, sys
 from pathlib import Path
-from gen.pack.weights import pack_layers, select_layers
+from gen.pack.selection import select_layers
+from gen.pack.weights import pack_layers
 from golden.weights.model_files import open_model
 from spec.datatypes import Datatype
 
@@ -235,7 +327,7 @@ def note(_layer):
 
 model = open_model(sys.argv[1])
 chosen = select_layers(model.tensors, ["*"])
-pack_layers(model, chosen, Path(sys.argv[2]), Datatype.INT4, verify=True, progress=note)
+pack_layers(model, chosen, Path(sys.argv[2]), Datatype.INT4, max_error=0.5, progress=note)
 print(json.dumps(peaks))
 """
 

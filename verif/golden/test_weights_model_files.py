@@ -1,5 +1,8 @@
 """Model files: what is listed, what is read, and what is said about files that are damaged."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -57,14 +60,23 @@ def agrees_with_the_package(path) -> None:
     assert list(ours.items()) == list(theirs.items())
 
 
+def matrices(tensors) -> dict:
+    """Stacks of experts taken apart."""
+    apart = {}
+    for name, values in tensors.items():
+        stack = {name.replace(".weight", f".{n}.weight"): one for n, one in enumerate(values)}
+        apart |= stack if values.ndim == 3 else {name: values}
+    return apart
+
+
 def test_gguf_tensors(gguf):
     path, expected = gguf
     agrees_with_the_package(path)
     model = open_model(path)
-    assert list(model.tensors) == [*expected, "ids"]
+    assert list(model.tensors) == [*matrices(expected), "ids"]
     assert model.tensors["blk.0.attn_q.weight"].shape == (6, 64)
     assert model.tensors["blk.0.attn_q.weight"].dtype == "Q8_0"
-    for name, values in expected.items():
+    for name, values in matrices(expected).items():
         read = model.read(name)
         assert read.dtype == torch.float32
         assert np.array_equal(read.numpy(), values), name
@@ -74,7 +86,7 @@ def test_gguf_tensors(gguf):
 
 def test_gguf_kind_is_known_by_its_first_bytes(gguf):
     path, expected = gguf
-    assert set(open_model(path.rename(path.with_name("model"))).tensors) == {*expected, "ids"}
+    assert set(open_model(path.rename(path.with_name("model"))).tensors) == {*matrices(expected), "ids"}
 
 
 def test_gguf_of_the_checkpoint():
@@ -179,7 +191,7 @@ def test_what_was_read_does_not_hold_the_file(tensors, tmp_path):
 def test_files_that_are_no_models(tmp_path, tensors):
     with pytest.raises(FileNotFoundError, match=r"no model file at .*absent"):
         open_model(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="no model file at"):
+    with pytest.raises(FileNotFoundError, match=r"must hold one model file or one .*index\.json, and holds no"):
         open_model(tmp_path)
     path = tmp_path / "model.bin"
     path.write_bytes(b"PK\x03\x04")
@@ -192,3 +204,82 @@ def test_files_that_are_no_models(tmp_path, tensors):
         with pytest.raises(ModelFileError, match=r"model\.safetensors is truncated or not a safetensors file"):
             open_model(path)
         save_file(tensors, path)
+
+
+def sharded(directory, tensors):
+    directory.mkdir()
+    names = {name: f"model-{number:05}-of-00002.safetensors" for name, number in zip("abc", (1, 2, 2), strict=True)}
+    for file in set(names.values()):
+        save_file({name: tensors[name] for name in names if names[name] == file}, directory / file)
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    return index
+
+
+def test_shards(tensors, tmp_path):
+    index = sharded(tmp_path / "m", tensors)
+    for path in (index, index.parent):
+        model = open_model(path)
+        assert list(model.tensors) == ["a", "b", "c"]
+        assert [path.name[6:11] for path in model.paths] == ["00001", "00002"]
+        for name in "abc":
+            assert torch.equal(model.read(name), tensors[name])
+    (tmp_path / "single").mkdir()
+    save_file(tensors, tmp_path / "single" / "model.safetensors")
+    assert list(open_model(tmp_path / "single").tensors) == list("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be JSON with a weight_map from tensor to file"),
+        ("[" * 100_000, "must be JSON with a weight_map"),
+        ("\xff", "must be JSON with a weight_map"),
+        ("{}", "must be JSON with a weight_map"),
+        ('{"weight_map": ["a"]}', "must be JSON with a weight_map"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', r"names the shard '\.\./a\.safetensors', which is no"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "names the shard '/etc/passwd', which is no"),
+        ('{"weight_map": {"a": 7}}', "names the shard '7', which is no"),
+        ('{"weight_map": {"a": "absent.safetensors"}}', r"no shard at .*absent\.safetensors"),
+        ('{"weight_map": {"x": "model-00001-of-00002.safetensors"}}', "lists x in .*, which does not hold it"),
+    ],
+)
+def test_indices_that_lie(tensors, tmp_path, text, message):
+    index = sharded(tmp_path / "m", tensors)
+    index.write_text(text, encoding="latin-1")
+    with pytest.raises((ModelFileError, FileNotFoundError), match=message):
+        open_model(index)
+
+
+def small_gguf(path, *tensors, version=3, order="<"):
+    """Tensors [4, 64] of (name, format), each of the same 1024 bytes."""
+    header = b"GGUF" + struct.pack(order + "IQQ", version, len(tensors), 0)
+    for name, kind in tensors:
+        header += struct.pack(order + "Q", len(name)) + name + struct.pack(order + "IQQIQ", 2, 64, 4, kind, 0)
+    path.write_bytes(header + bytes(-len(header) % 32) + np.ones((4, 64), "f4").tobytes())
+    return path
+
+
+def test_gguf_of_other_makers(tmp_path):
+    """A format that is not known hinders only who wants that tensor; names need not be text."""
+    path = tmp_path / "x.gguf"
+    model = open_model(small_gguf(path, (b"a.weight", 0), (b"new.weight", 137), (b"\xff", 0), (b"\xfe", 0)))
+    assert list(model.tensors) == ["a.weight", "new.weight", "\\xff", "\\xfe"]
+    assert bool((model.read("a.weight") == 1).all())
+    with pytest.raises(ModelFileError, match=r"new\.weight in .* is type 137, a format that .* does not know"):
+        model.read("new.weight")
+    with pytest.raises(ModelFileError, match=r"two of its tensors are called a\.weight"):
+        open_model(small_gguf(path, (b"a.weight", 0), (b"a.weight", 0)))
+    with pytest.raises(ModelFileError, match="is big-endian, and only little-endian files can be read"):
+        open_model(small_gguf(path, (b"a.weight", 0), order=">"))
+
+
+def test_gguf_shards_are_taken_together(tmp_path):
+    """One of them alone would be part of a model in silence."""
+    paths = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for path, name in zip(paths, (b"a", b"b"), strict=True):
+        small_gguf(path, (name, 0))
+    assert list(open_model(paths[1]).tensors) == ["a", "b"]
+    paths[0].unlink()
+    with pytest.raises(FileNotFoundError, match=r"no shard at .*m-00001-of-00002"):
+        open_model(paths[1])

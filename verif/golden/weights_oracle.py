@@ -37,17 +37,17 @@ def nearest(x: float, allowed: list[int]) -> int:
     return best
 
 
-def quantize_group(group, kind: str, group_size: int, special=None):
-    """(integer values, scale, select) of one group of float32 weights."""
+def quantize_group(group, kind: str, group_size: int, special=None, fixed=None):
+    """(integer values, scale, select) of one group of float32 weights; ``fixed``: a given scale."""
     absmax = max(abs(w) for w in group)
     if kind in QMAX:
-        scale = clamp_scale(absmax, QMAX[kind])
+        scale = fixed or clamp_scale(absmax, QMAX[kind])
         values = [int(min(max(np.rint(F32(w / scale)), -QMAX[kind]), QMAX[kind])) for w in group]
         return values, scale, 0
     best = None
     for select, sv in enumerate(special or SPECIAL[kind]):
         allowed = [*BASIC[kind], sv]
-        scale = clamp_scale(absmax, max(abs(value) for value in allowed))
+        scale = fixed or clamp_scale(absmax, max(abs(value) for value in allowed))
         values = [nearest(float(F32(w / scale)), allowed) for w in group]
         errors = [float(np.square(F32(F32(F32(v) * scale) - w))) for v, w in zip(values, group, strict=True)]
         error = halves(errors + [0.0] * (group_size - len(errors)))
@@ -61,16 +61,24 @@ def quantize_row(row, kind: str, group_size: int, special=None):
     groups = [list(row[i : i + group_size]) for i in range(0, len(row), group_size)]
     with np.errstate(over="ignore", under="ignore"):
         results = [quantize_group(group, kind, group_size, special) for group in groups]
-    values = [value for result in results for value in result[0]]
-    selects = [result[2] for result in results]
     if not any(np.any(np.array(group) != 0) for group in groups):
-        return values, selects, [0] * len(groups), F32(1)
+        return [0] * len(row), [result[2] for result in results], [0] * len(groups), F32(1)
     channel_scale = F32(max(result[1] for result in results) / F32(255))
     scale8 = [
         int(min(np.rint(F32(result[1] / channel_scale)), 255)) if any(w != 0 for w in group) else 0
         for result, group in zip(results, groups, strict=True)
     ]
-    return values, selects, scale8, channel_scale
+    for index, group in enumerate(groups):
+        if scale8[index] == 0 and any(w != 0 for w in group):
+            again = quantize_group(group, kind, group_size, special, fixed=channel_scale)
+            # To the nearest of values with 0 among them: an error only less than that of zeros, or the same.
+            exact = [
+                (Fraction(float(w)), v * Fraction(float(channel_scale))) for v, w in zip(again[0], group, strict=True)
+            ]
+            if sum((w - y) ** 2 for w, y in exact) < sum(w**2 for w, _ in exact):
+                results[index], scale8[index] = again, 1
+    values = [value for result in results for value in result[0]]
+    return values, [result[2] for result in results], scale8, channel_scale
 
 
 def term_list(kind: str, value: int) -> list[tuple[int, int]]:
