@@ -15,7 +15,7 @@ from gen.tops import ADDRESS_GENERATORS
 from hw.rlkv.layouts import CommandLayout, OperationLayout
 from spec.attention import PACKET_USER, QUERY_HEADER, SCORE_DATA, SCORE_USER, WEIGHT_DATA, AttentionError
 from spec.core import CHANNEL_HEADER
-from spec.datatypes import FP_MAGNITUDES, Datatype, code_bits, code_value, terms_per_weight
+from spec.datatypes import INTEGERS, Datatype
 from spec.kv_block import HEADER
 from spec.kv_config import OUTPUT_USER, KvError
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
@@ -119,12 +119,7 @@ def datatype_table() -> str:
         "|---:|---|---:|---:|---|",
     ]
     for datatype in Datatype:
-        bits = code_bits(datatype)
-        values = "two's complement"
-        if datatype in FP_MAGNITUDES or bits < 3:
-            found = [code_value(datatype, code) for code in range(1 << bits)]
-            if datatype in FP_MAGNITUDES:
-                found[1 << bits - 1] = "special"
-            values = ", ".join("reserved" if value is None else str(value) for value in found)
-        lines.append(f"| {datatype} | {datatype.name} | {bits} | {terms_per_weight(datatype)} | {values} |")
+        values = ", ".join("reserved" if value is None else str(value) for value in datatype.values)
+        values = "two's complement" if datatype in INTEGERS else values
+        lines.append(f"| {datatype} | {datatype.name} | {datatype.bits} | {datatype.terms} | {values} |")
     return "\n".join([*lines, "", "FP4 counts half-units."])

@@ -5,21 +5,14 @@ from functools import cached_property
 from math import ceil
 
 from spec import checks
-from spec.datatypes import FP_MAGNITUDES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from spec.datatypes import Datatype
 from spec.digits import DIGIT_SETS, DigitSet
 from spec.packet import GROUP_SIZES
 
-__all__ = ["PREALIGNED_PRESETS", "PrealignedConfig", "magnitude_limit"]
+__all__ = ["PREALIGNED_PRESETS", "PrealignedConfig"]
 
 ACTIVATION_BITS = range(10, 25)
 LANES = (4, 8, 16, 32)
-
-
-def magnitude_limit(datatype: Datatype) -> int:
-    """Largest magnitude of a value of the datatype; 16 for FP3 and FP4, whose special values may be that large."""
-    if datatype in FP_MAGNITUDES:
-        return SPECIAL_LIMIT
-    return max(abs(code_value(datatype, code) or 0) for code in range(1 << code_bits(datatype)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +83,7 @@ class PrealignedConfig:
     @cached_property
     def weight_limit(self) -> int:
         """Largest magnitude of a weight of the datatypes."""
-        return max(magnitude_limit(d) for d in self.datatypes)
+        return max(d.limit for d in self.datatypes)
 
     @cached_property
     def accumulator_bits(self) -> int:

@@ -12,7 +12,7 @@ from golden.bitserial.pe import UNIT_EXPONENT, Activations, accumulate, check_pe
 from golden.weights.parsing import parse_row
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.unpacking import stack_rows
-from spec.datatypes import Datatype, terms_per_weight
+from spec.datatypes import Datatype
 from spec.errors import WeightError
 
 __all__ = [
@@ -29,7 +29,7 @@ MARKED_BITS = 0x7FC00000
 """Data of a marked result: the canonical NaN."""
 _CHUNK = 1 << 16  # lanes simulated at once: small enough for the temporaries to stay in cache
 
-_TERMS_PER_WEIGHT = torch.tensor([terms_per_weight(field) if field in list(Datatype) else 0 for field in range(16)])
+_TERMS_PER_WEIGHT = torch.tensor([Datatype(field).terms if field in list(Datatype) else 0 for field in range(16)])
 
 
 def steps_per_row(weight: QuantizedWeight, *, lanes: int = 4) -> torch.Tensor:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-from spec.datatypes import Datatype, terms_per_weight
+from spec.datatypes import Datatype
 
 __all__ = ["Terms", "terms"]
 
@@ -32,7 +32,7 @@ class Terms:
 
 
 def terms(datatype: Datatype, values: torch.Tensor) -> Terms:
-    """The terms of integer weights: tensors of shape [terms_per_weight, *values.shape]; bsig [terms_per_weight, 1...].
+    """The terms of integer weights: tensors of shape [terms per weight, *values.shape]; bsig [terms per weight, 1...].
 
     The sum of the terms is the weight. Raises ValueError for values that the datatype's steps cannot represent.
     """
@@ -43,7 +43,7 @@ def terms(datatype: Datatype, values: torch.Tensor) -> Terms:
     elif datatype in _LEADING:
         signed, bsig = _leading_ones(values), [1, 0]
     else:
-        steps = terms_per_weight(datatype)
+        steps = datatype.terms
         signed, bsig = _booth_digits(values, steps), [2 * step for step in range(steps)]
     significance = torch.tensor(bsig, dtype=torch.int32).view(-1, *[1] * values.dim())
     magnitude = signed.abs()
@@ -88,7 +88,7 @@ def term_tables() -> Terms:
     sign, man, x = (torch.zeros(4, 16, 256, dtype=torch.int32) for _ in range(3))
     bsig = torch.zeros(4, 16, dtype=torch.int32)
     for datatype in Datatype:
-        steps = terms_per_weight(datatype)
+        steps = datatype.terms
         for value in range(-128, 128):
             try:
                 one = terms(datatype, torch.tensor(value))

@@ -4,7 +4,7 @@ import torch
 
 from golden.bitserial.pe import Activations
 from golden.weights.quantized import QuantizedWeight
-from spec.datatypes import FP_MAGNITUDES, Datatype, terms_per_weight
+from spec.datatypes import FLOATS, INTEGERS, Datatype
 
 __all__ = ["exact_group_sums", "reference", "relative_error_bound"]
 
@@ -39,13 +39,13 @@ def relative_error_bound(
 ) -> float:
     """Largest |error| / sum |a*v| of one group of ``count`` weights: "Error bound" in docs/weights.md."""
     datatype = Datatype(datatype)
-    steps = -(-count // lanes) * terms_per_weight(datatype)
+    steps = -(-count // lanes) * datatype.terms
     # R2 and R3 of every step; R3's unit shrinks as the accumulator gets wider.
     accumulating = steps * (1 + 2.0 ** (15 - accumulator_bits))
     if rounding == "trunc":
         bound = (accumulating + lanes - 1) / 2**13
     else:
         bound = (accumulating + lanes - 1) / (2**14 - accumulating)
-    if datatype in FP_MAGNITUDES:
+    if datatype in FLOATS:
         return bound * 9 / 7  # the largest ratio of a special value that is a difference, 7 = 8 - 1
-    return bound * (_GAIN_INT if datatype.name.startswith("INT") else 1)
+    return bound * (_GAIN_INT if datatype in INTEGERS else 1)

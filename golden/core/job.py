@@ -16,7 +16,7 @@ from golden.weights.quantized import QuantizedWeight
 from golden.weights.uniform import RESERVED_CODES, header_fields
 from golden.weights.unpacking import stack_rows
 from spec.core import CHANNEL_HEADER, CoreConfig
-from spec.datatypes import Datatype, code_bits
+from spec.datatypes import Datatype
 from spec.errors import WeightError
 from spec.packet import GROUP_HEADER_BITS, ROW_HEADER_BITS, WORD_BITS, group_size_code
 
@@ -210,7 +210,7 @@ def _cut_group_errors(job: CoreJob, words: np.ndarray, row: ParsedRow, lanes: in
     if not row.group_size or not row.flags & WeightError.WEIGHT_LENGTH:
         return set()
     slots, whole = padded_lengths(row.length, row.group_size, lanes), len(row.datatype)
-    widths = np.array([code_bits(Datatype(int(field))) for field in row.datatype], np.int64)
+    widths = np.array([Datatype(int(field)).bits for field in row.datatype], np.int64)
     start = ROW_HEADER_BITS + int((GROUP_HEADER_BITS + slots[:whole] * widths).sum())
     first = start + GROUP_HEADER_BITS
     if whole == len(slots) or first > WORD_BITS * len(words):
@@ -218,7 +218,7 @@ def _cut_group_errors(job: CoreJob, words: np.ndarray, row: ParsedRow, lanes: in
     field = int(words[start // WORD_BITS] >> np.uint64(start % WORD_BITS)) & 15
     if field not in job.datatypes:
         return {ERROR_CODES["RESERVED_HEADER"]}
-    width = code_bits(Datatype(field))
+    width = Datatype(field).bits
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[first:]
     count = min(row.length - whole * row.group_size, row.group_size, len(bits) // width)
     codes = np.packbits(bits[: count * width].reshape(count, width), axis=1, bitorder="little")[:, 0]

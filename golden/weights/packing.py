@@ -8,7 +8,7 @@ import torch
 
 from golden.weights.quantized import QuantizedWeight
 from spec import checks
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits
+from spec.datatypes import Datatype, default_special_values
 from spec.packet import (
     GROUP_HEADER,
     GROUP_HEADER_BITS,
@@ -26,7 +26,7 @@ _CHUNK = 1 << 18  # weights per pass; every bit takes a byte or more in the temp
 
 _ROW = {field.name: field for field in ROW_HEADER}
 _GROUP = {field.name: field for field in GROUP_HEADER}
-_BITS = np.array([code_bits(field) if field in list(Datatype) else 0 for field in range(16)], dtype=np.int64)
+_BITS = np.array([Datatype(field).bits if field in list(Datatype) else 0 for field in range(16)], dtype=np.int64)
 
 
 def check_lanes(lanes: int) -> int:
@@ -60,9 +60,9 @@ class PackedPlan:
         """The plan of a tensor all of one datatype, with the special values after reset."""
         group_size_code(group_size)
         padded = padded_lengths(shape[1], group_size, check_lanes(lanes))
-        bits = ROW_HEADER_BITS + GROUP_HEADER_BITS * len(padded) + code_bits(datatype) * int(padded.sum())
+        bits = ROW_HEADER_BITS + GROUP_HEADER_BITS * len(padded) + datatype.bits * int(padded.sum())
         words = shape[0] * -(-bits // WORD_BITS)
-        return cls(tuple(shape), words, group_size, lanes, dict(DEFAULT_SPECIAL_VALUES))
+        return cls(tuple(shape), words, group_size, lanes, default_special_values())
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from golden.weights.packing import check_lanes, padded_lengths
 from golden.weights.uniform import RESERVED_CODES, header_fields
-from spec.datatypes import Datatype, code_bits
+from spec.datatypes import Datatype
 from spec.errors import WeightError
 from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
 
@@ -116,7 +116,7 @@ class _Parser:
             self._problem(WeightError.RESERVED_HEADER, f"datatype {header['datatype']} of group {group} is reserved")
             return False
         datatype = Datatype(header["datatype"])
-        width, begin = code_bits(datatype), self._position
+        width, begin = datatype.bits, self._position
         self._position += slots * width
         if self._position > len(self._bits):
             self._problem(WeightError.WEIGHT_LENGTH, f"packet of {self._size} words ends within group {group}")

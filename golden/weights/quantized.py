@@ -6,14 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from spec.datatypes import (
-    DEFAULT_SPECIAL_VALUES,
-    MAX_CODE_BITS,
-    Datatype,
-    code_bits,
-    code_value,
-    special_value_allowed,
-)
+from spec.datatypes import MAX_CODE_BITS, Datatype, default_special_values, special_value_allowed
 from spec.packet import MAX_INPUTS, group_size_code
 
 __all__ = ["QuantizedWeight", "checked_special_values"]
@@ -26,7 +19,7 @@ def checked_special_values(
     special_values: Mapping[Datatype, tuple[int, ...]] | None, *, signed_terms: bool = True
 ) -> dict[Datatype, tuple[int, ...]]:
     """The four special values of FP3 and of FP4, defaults filled in. Raises ValueError naming a wrong one."""
-    registers = dict(DEFAULT_SPECIAL_VALUES)
+    registers = default_special_values()
     for datatype, values in (special_values or {}).items():
         if datatype not in registers:
             raise ValueError(f"special_values may set {[d.name for d in registers]}, not {datatype!r}")
@@ -52,8 +45,8 @@ def _value_table(fp3: tuple[int, ...], fp4: tuple[int, ...]) -> torch.Tensor:
     for datatype in Datatype:
         for select in range(4):
             special = registers.get(datatype, (0, 0, 0, 0))[select]
-            for code in range(1 << code_bits(datatype)):
-                value = code_value(datatype, code, special)
+            for code in range(1 << datatype.bits):
+                value = datatype.value_of(code, special)
                 table[datatype, select, code] = _RESERVED if value is None else value
     return table
 
@@ -88,7 +81,7 @@ class QuantizedWeight:
     scale8: torch.Tensor
     channel_scale: torch.Tensor
     group_size: int
-    special_values: Mapping[Datatype, tuple[int, ...]] = field(default_factory=lambda: dict(DEFAULT_SPECIAL_VALUES))
+    special_values: Mapping[Datatype, tuple[int, ...]] = field(default_factory=default_special_values)
 
     def __post_init__(self):
         group_size_code(self.group_size)
@@ -125,7 +118,7 @@ class QuantizedWeight:
             datatype = Datatype(int(self.datatype[row, column // self.group_size]))
             raise ValueError(
                 f"codes[{row}, {column}] = {int(self.codes[row, column])} has no value in {datatype.name} "
-                f"({code_bits(datatype)} bits)"
+                f"({datatype.bits} bits)"
             )
 
     @classmethod

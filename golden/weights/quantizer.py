@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from golden.arguments import tensor
 from golden.weights.quantized import QuantizedWeight, checked_special_values
-from spec.datatypes import FP_MAGNITUDES, WEIGHT_DATATYPES, Datatype, code_bits
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.packet import MAX_INPUTS, group_size_code
 
 __all__ = ["quantize"]
@@ -84,7 +84,7 @@ def _quantize_rows(weight: torch.Tensor, datatype: Datatype, group_size: int, re
     groups = functional.pad(weight, (0, -length % group_size)).view(out, -1, group_size)
     absmax = groups.abs().amax(2)
     if registers is None:
-        codes, scale = _to_int(groups, _scale(absmax, (1 << code_bits(datatype) - 1) - 1), code_bits(datatype))
+        codes, scale = _to_int(groups, _scale(absmax, (1 << datatype.bits - 1) - 1), datatype.bits)
         select = torch.zeros(absmax.shape, dtype=torch.uint8)
     else:
         codes, scale, select, _error = _to_float(groups, absmax, datatype, registers)
@@ -97,7 +97,7 @@ def _quantize_rows(weight: torch.Tensor, datatype: Datatype, group_size: int, re
     if small.any():
         step = channel_scale[:, None].expand_as(scale)[small]
         if registers is None:
-            again, _ = _to_int(groups[small], step, code_bits(datatype))
+            again, _ = _to_int(groups[small], step, datatype.bits)
             chosen, better = select[small], (again != 0).any(1)
         else:
             again, _, chosen, error = _to_float(groups[small], step, datatype, registers, fixed=True)
@@ -149,9 +149,9 @@ def _to_float(groups: torch.Tensor, absmax: torch.Tensor, datatype: Datatype, re
 
 def _allowed_values(datatype: Datatype, special: int) -> tuple[list[int], list[int]]:
     """The values of a group in ascending order and their codes; a basic value keeps its own code."""
-    sign = 1 << (code_bits(datatype) - 1)
+    sign = 1 << (datatype.bits - 1)
     codes = {special: sign}
-    for index, magnitude in enumerate(FP_MAGNITUDES[datatype]):
+    for index, magnitude in enumerate(datatype.magnitudes):
         codes[-magnitude] = sign | index
         codes[magnitude] = index
     values = sorted(codes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.weights.packing import padded_lengths
-from spec.datatypes import MAX_CODE_BITS, Datatype, code_bits, code_value
+from spec.datatypes import MAX_CODE_BITS, Datatype
 from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
 
 __all__ = ["RESERVED_CODES", "UniformRows", "header_fields", "parse_uniform"]
@@ -16,8 +16,8 @@ _CHUNK = 1 << 20  # weights at once: small enough for the temporaries to stay in
 def _reserved_codes() -> np.ndarray:
     reserved = np.zeros((16, 1 << MAX_CODE_BITS), dtype=bool)
     for datatype in Datatype:
-        for code in range(1 << code_bits(datatype)):
-            reserved[datatype, code] = code_value(datatype, code) is None
+        for code in range(1 << datatype.bits):
+            reserved[datatype, code] = datatype.value_of(code) is None
     return reserved
 
 
@@ -86,7 +86,7 @@ def _parse_chunk(octets, row_header, length, group_size, padded):
             return None
         if (header["short"] != (count < group_size)).any():
             return None
-        width = code_bits(Datatype(field))
+        width = Datatype(field).bits
         end = position + int(slots) * width
         if end > 8 * octets.shape[1]:
             return None

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bitserial.special_values import SPECIAL_VALUES
 from spec import checks
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype
+from spec.datatypes import SPECIAL_LIMIT, Datatype
 
 __all__ = ["SpecialValueFile"]
 
@@ -70,7 +70,7 @@ class SpecialValueFile(wiring.Component):
             self.changed.eq(self.write & good),
             self.refused.eq((self.write & ~good).any() & ~self.locked),
         ]
-        defaults = DEFAULT_SPECIAL_VALUES[Datatype.FP3] + DEFAULT_SPECIAL_VALUES[Datatype.FP4]
+        defaults = Datatype.FP3.special_values + Datatype.FP4.special_values
         for index, default in enumerate(defaults):
             held = Signal(signed(8), name=f"special_{index}", init=default)
             m.d.comb += self.values[index].eq(held)

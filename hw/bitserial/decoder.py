@@ -7,12 +7,11 @@ from amaranth.lib.wiring import In, Out
 from hw.bitserial.pe import Term
 from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from spec import checks
-from spec.datatypes import DATATYPE_BITS, FP_MAGNITUDES, MAX_CODE_BITS, Datatype, code_bits, terms_per_weight
+from spec.datatypes import DATATYPE_BITS, FLOATS, INTEGERS, MAX_CODE_BITS, Datatype
 
 __all__ = ["CodeBeat", "TermBeat", "TermDecoder"]
 
 MAX_STEPS = 4
-INTEGERS = (Datatype.INT8, Datatype.INT6, Datatype.INT5, Datatype.INT4, Datatype.INT3)
 
 
 class CodeBeat(data.StructLayout):
@@ -44,7 +43,7 @@ class TermBeat(data.StructLayout):
 class TermDecoder(wiring.Component):
     """Turns each beat of codes into its datatype's bit-serial terms (BitMoD section III-D, Fig. 4).
 
-    Equations D1 to D3 of docs/weights.md, exact. A beat takes ``terms_per_weight(datatype)`` steps of one cycle each:
+    Equations D1 to D3 of docs/weights.md, exact. A beat takes ``datatype.terms`` steps of one cycle each:
     INT8 4, INT6 and INT5 3, ternary and binary 1, the others 2; a reserved datatype 1, without terms. No register
     lies between ``i`` and ``o``: latency 0; the only state is the step counter.
 
@@ -92,7 +91,7 @@ class TermDecoder(wiring.Component):
                     m.d.comb += [
                         known.eq(1),
                         is_integer.eq(datatype in INTEGERS),
-                        steps_left.eq(terms_per_weight(datatype) - 1),
+                        steps_left.eq(datatype.terms - 1),
                     ]
             with m.Default():
                 pass
@@ -132,14 +131,14 @@ class TermDecoder(wiring.Component):
         with m.Switch(beat.datatype):
             for datatype in INTEGERS:
                 with m.Case(datatype):
-                    m.d.comb += extended.eq(code[: code_bits(datatype)].as_signed())
-            for datatype, magnitudes in FP_MAGNITUDES.items():
-                bits = code_bits(datatype)
+                    m.d.comb += extended.eq(code[: datatype.bits].as_signed())
+            for datatype in FLOATS:
+                bits = datatype.bits
                 with m.Case(datatype):
                     with m.If(code[:bits] == 1 << (bits - 1)):
                         m.d.comb += [magnitude.eq(special.magnitude), sign.eq(special.sign)]
                     with m.Else():
-                        table = Cat(Const(value, 5) for value in magnitudes)
+                        table = Cat(Const(value, 5) for value in datatype.magnitudes)
                         m.d.comb += [magnitude.eq(table.word_select(code[: bits - 1], 5)), sign.eq(code[bits - 1])]
             with m.Case(Datatype.TERNARY):
                 m.d.comb += [magnitude.eq(code[0]), sign.eq(code[1]), reserved.eq(code[:2] == 0b10)]

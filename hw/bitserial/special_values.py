@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype, special_value_allowed
+from spec.datatypes import SPECIAL_LIMIT, Datatype, special_value_allowed
 
 __all__ = ["SPECIAL_VALUES", "Special", "SpecialValueRegisters", "SpecialWrite"]
 
@@ -58,7 +58,7 @@ class SpecialValueRegisters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        defaults = DEFAULT_SPECIAL_VALUES[Datatype.FP3] + DEFAULT_SPECIAL_VALUES[Datatype.FP4]
+        defaults = Datatype.FP3.special_values + Datatype.FP4.special_values
         registers = Signal(
             data.ArrayLayout(Special, SPECIAL_VALUES),
             init=[{"magnitude": abs(value), "sign": value < 0} for value in defaults],

@@ -7,7 +7,7 @@ from amaranth.utils import ceil_log2
 
 from hw.bitserial.decoder import CodeBeat
 from spec import checks
-from spec.datatypes import MAX_CODE_BITS, Datatype, code_bits
+from spec.datatypes import MAX_CODE_BITS, Datatype
 from spec.errors import WeightError
 from spec.packet import GROUP_HEADER, GROUP_HEADER_BITS, GROUP_SIZES, ROW_HEADER, ROW_HEADER_BITS, WORD_BITS
 
@@ -143,7 +143,7 @@ class RowUnpacker(wiring.Component):
         code_parity = Signal()
         with m.Switch(current.datatype):
             for datatype in Datatype:
-                bits = code_bits(datatype)
+                bits = datatype.bits
                 with m.Case(datatype):
                     m.d.comb += [
                         known.eq(1),

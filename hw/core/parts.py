@@ -24,7 +24,7 @@ from hw.prealigned.digits import allowed_specials, steps
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import Control, DigitBeat, MultipleBeat, PrealignedPE, RedundantSum
 from spec.bitserial import BitSerialConfig
-from spec.datatypes import SPECIAL_LIMIT, Datatype, special_value_allowed, terms_per_weight
+from spec.datatypes import FLOATS, SPECIAL_LIMIT, Datatype, special_value_allowed
 from spec.prealigned import PrealignedConfig
 
 __all__ = ["Parts", "parts"]
@@ -92,7 +92,7 @@ def _prealigned(config: PrealignedConfig) -> Parts:
         sum=RedundantSum(config.accumulator_bits),
         planes=lambda datatype: steps(datatype, config.digits),
         plane_major=True,
-        specials={d: tuple(sorted(allowed_specials(d, config.digits))) for d in (Datatype.FP3, Datatype.FP4)},
+        specials={d: tuple(sorted(allowed_specials(d, config.digits))) for d in FLOATS},
     )
 
 
@@ -113,7 +113,7 @@ def _bit_serial(config: BitSerialConfig) -> Parts:
         digits=TermStep(config.lanes),
         control=TermControl,
         sum=PartialSum(config.accumulator_bits),
-        planes=terms_per_weight,
+        planes=lambda datatype: datatype.terms,
         plane_major=False,
-        specials=dict.fromkeys((Datatype.FP3, Datatype.FP4), special),
+        specials=dict.fromkeys(FLOATS, special),
     )

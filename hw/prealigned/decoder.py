@@ -11,7 +11,7 @@ from amaranth.utils import ceil_log2
 from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from hw.prealigned.digits import MAX_STEPS, code_digits, steps, value_digits
 from hw.prealigned.pe import Control, DigitBeat
-from spec.datatypes import DATATYPE_BITS, FP_MAGNITUDES, MAX_CODE_BITS, SPECIAL_LIMIT, Datatype, code_bits
+from spec.datatypes import DATATYPE_BITS, FLOATS, MAX_CODE_BITS, SPECIAL_LIMIT, Datatype
 from spec.prealigned import PrealignedConfig
 
 __all__ = ["CodeStep", "DigitDecoder"]
@@ -90,7 +90,7 @@ class DigitDecoder(wiring.Component):
         m = Module()
         config, lanes = self.config, self.config.lanes
         # A lane looks at some bits of an integer and the bit below them, or at an FP3 or FP4 code.
-        floats = [d for d in config.datatypes if d in FP_MAGNITUDES]
+        floats = [d for d in config.datatypes if d in FLOATS]
         tables = [(d, plane) for d in floats for plane in range(self.planes(d))]
         views = {self._view(d, p) for d in config.datatypes if d not in floats for p in range(self.planes(d))}
         # Where a bit of the integer's key may come from, for every bit of it.
@@ -133,17 +133,15 @@ class DigitDecoder(wiring.Component):
         ]
         keys = []
         for lane, code in enumerate(codes):
-            minus_zero = [
-                about.float[k] & (code[: code_bits(d)] == 1 << (code_bits(d) - 1)) for k, d in enumerate(floats)
-            ]
+            minus_zero = [about.float[k] & (code[: d.bits] == 1 << (d.bits - 1)) for k, d in enumerate(floats)]
             lines = iter(about.sources)
             integer = (
                 reduce(or_, (self._source(code, source) & next(lines) for source in known), C(0, 1))
                 for known in sources
             )
             number = Cat(
-                code[bit] & Cat(about.float[k] for k, d in enumerate(floats) if code_bits(d) > bit).any()
-                for bit in range(max(map(code_bits, floats), default=0))
+                code[bit] & Cat(about.float[k] for k, d in enumerate(floats) if d.bits > bit).any()
+                for bit in range(max((d.bits for d in floats), default=0))
             )
             key = Signal(
                 data.StructLayout({"integer": len(sources), "float": len(number)}), name=f"key{lane}", reset_less=True
@@ -175,7 +173,7 @@ class DigitDecoder(wiring.Component):
 
         The KV cache's types are two's complement numbers of few bits, or nearly.
         """
-        bits = code_bits(datatype)
+        bits = datatype.bits
         number = {
             Datatype.BINARY: (ONE, ~0),
             Datatype.U2: (0, 1, ZERO),
@@ -232,7 +230,7 @@ class DigitDecoder(wiring.Component):
         digits = self.config.digits
         found = Signal(len(digits.multiples) + 1)
         with m.Switch(Cat(special.magnitude, place)):
-            for index, datatype in enumerate((Datatype.FP3, Datatype.FP4)):
+            for index, datatype in enumerate(FLOATS):
                 if datatype not in self.config.datatypes:
                     continue
                 for magnitude in range(SPECIAL_LIMIT + 1):
@@ -257,7 +255,7 @@ class DigitDecoder(wiring.Component):
         found = booth
         for index, (datatype, plane) in enumerate(tables):
             entry = Signal(len(booth), name=f"{datatype.name.lower()}_{plane}_{lane}")
-            width = code_bits(datatype)
+            width = datatype.bits
             with m.Switch(key.float[:width]):
                 for code in range(1 << width):
                     with m.Case(code):

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from functools import cache
 
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, SPECIAL_LIMIT, Datatype, code_bits, code_value
+from spec.datatypes import INTEGERS, SPECIAL, SPECIAL_LIMIT, Datatype
 from spec.digits import MAX_MULTIPLE, DigitSet
 
 __all__ = [
-    "INTEGERS",
     "allowed_specials",
     "code_digits",
     "derive_digit_set",
@@ -15,7 +14,6 @@ __all__ = [
     "value_digits",
 ]
 
-INTEGERS = (Datatype.INT8, Datatype.INT6, Datatype.INT5, Datatype.INT4, Datatype.INT3)
 MAX_STEPS = 4
 
 
@@ -37,9 +35,7 @@ def value_digits(value: int, planes: int, digits: DigitSet) -> tuple[int, ...] |
 
 
 def _values(datatype: Datatype) -> set[int]:
-    specials = DEFAULT_SPECIAL_VALUES.get(datatype, (0,))
-    codes = range(1 << code_bits(datatype))
-    return {code_value(datatype, code, special) for code in codes for special in specials} - {None}
+    return {*datatype.values, *datatype.special_values} - {None, SPECIAL}
 
 
 @cache
@@ -57,7 +53,7 @@ def allowed_specials(datatype: Datatype, digits: DigitSet) -> frozenset[int]:
 def code_digits(datatype: Datatype, code: int, digits: DigitSet, special: int = 0) -> tuple[int, ...]:
     """The digits of a code, lowest plane first; zeros for a reserved code. An integer's are its Booth digits;
     of others, negative values mirror positive ones."""
-    value, planes = code_value(datatype, code, special) or 0, steps(datatype, digits)
+    value, planes = datatype.value_of(code, special) or 0, steps(datatype, digits)
     if datatype in INTEGERS:
         k = digits.plane_bits
         carried = [(value + (1 << k * p >> 1)) >> k * p for p in range(planes + 1)]
@@ -81,11 +77,11 @@ def derive_digit_set(wanted: Mapping[Datatype, int]) -> DigitSet:
     for datatype, count in wanted.items():
         if count not in range(1, MAX_STEPS + 1):
             raise ValueError(f"steps of {datatype.name} must be 1..{MAX_STEPS}, not {count!r}")
-    radix_bits = [-(-code_bits(d) // n) for d, n in wanted.items() if d in INTEGERS]
+    radix_bits = [-(-d.bits // n) for d, n in wanted.items() if d in INTEGERS]
     k = max([2, *radix_bits])
     if k > 4:
-        datatype = max((d for d in wanted if d in INTEGERS), key=lambda d: code_bits(d) / wanted[d])
-        least = -(-code_bits(datatype) // 4)
+        datatype = max((d for d in wanted if d in INTEGERS), key=lambda d: d.bits / wanted[d])
+        least = -(-datatype.bits // 4)
         raise ValueError(f"steps of {datatype.name} must be at least {least} (16 is the largest radix)")
     multiples = set(range(1, 2 ** (k - 1) + 1))
     while True:

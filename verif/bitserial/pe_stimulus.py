@@ -5,7 +5,7 @@ import torch
 
 from golden.bitserial.decoder import terms
 from golden.weights import QuantizedWeight
-from spec.datatypes import Datatype, terms_per_weight
+from spec.datatypes import Datatype
 from verif.bitserial.pe_trace import Steps
 
 __all__ = ["PROFILES", "coded", "directed", "joined", "random_groups"]
@@ -121,7 +121,7 @@ def coded(weight: QuantizedWeight, activations: torch.Tensor, lanes: int) -> Ste
                 v = torch.nn.functional.pad(values[row, part], pad)
                 a = torch.nn.functional.pad(activations[token, part], pad).view(torch.int16).numpy().view(np.uint16)
                 model = terms(datatype, v)
-                count = terms_per_weight(datatype)
+                count = datatype.terms
 
                 def by_step(tensor, count=count):
                     """[count, weights] -> [beats * count, 1 group, lanes]: all terms of a beat, then the next beat."""

@@ -10,7 +10,7 @@ from golden.core.job import JobResult
 from hw.axi.definitions import load_map
 from hw.core.parts import parts
 from spec.core import CoreConfig
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, special_value_allowed
+from spec.datatypes import Datatype, default_special_values, special_value_allowed
 from verif.core.fuzz_defects import reserved_code, spoil
 from verif.golden.weights_helpers import random_activations, random_weight
 
@@ -95,7 +95,7 @@ class Host:
         self.config, self.rng = config, rng
         both = set.intersection(*map(set, parts(config.datapath).specials.values()))
         self.allowed = sorted(value for value in both if special_value_allowed(value, signed_terms=True))
-        self.specials = dict(DEFAULT_SPECIAL_VALUES)
+        self.specials = default_special_values()
 
     def scenario(self) -> Scenario:
         """The next one."""
@@ -117,7 +117,7 @@ class Host:
         if kind == "run" and rng.random() < 0.25:
             self._disturb(one)
         if kind == "reset":
-            self.specials = dict(DEFAULT_SPECIAL_VALUES)
+            self.specials = default_special_values()
         return one
 
     def _special_writes(self) -> list[tuple[str, int]]:

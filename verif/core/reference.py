@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from spec.core import CoreConfig
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_value
+from spec.datatypes import Datatype
 from verif.prealigned.reference import align, fp32, fp32_value
 
 __all__ = ["NAN16", "NAN32", "Group", "Problem", "products", "scaled"]
@@ -24,8 +24,8 @@ class Group:
     codes: list[int]
 
     def values(self) -> list[int]:
-        specials = DEFAULT_SPECIAL_VALUES.get(self.datatype, (0, 0, 0, 0))
-        return [code_value(self.datatype, code, specials[self.select]) for code in self.codes]
+        specials = self.datatype.special_values or (0, 0, 0, 0)
+        return [self.datatype.value_of(code, specials[self.select]) for code in self.codes]
 
 
 @dataclass

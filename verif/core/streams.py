@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from spec.core import CoreConfig
-from spec.datatypes import code_bits
 from spec.packet import group_size_code
 from verif.core.reference import Group, Problem
 
@@ -20,7 +19,7 @@ def row_packet(groups: list[Group], group_size: int, lanes: int) -> list[int]:
     for group in groups:
         short = len(group.codes) < group_size
         text = int(group.datatype) | group.select << 4 | group.scale << 6 | short << 14
-        each = code_bits(group.datatype)
+        each = group.datatype.bits
         for place, code in enumerate(group.codes):
             text |= code << 16 + place * each
         text |= (text.bit_count() + carried & 1) << 15

@@ -9,7 +9,7 @@ from hosts.core import CoreRequest, run_core
 from hw.tops.core import AcceleratorCoreAxi
 from sim.design import build_design
 from spec.core import CoreConfig, core_preset
-from spec.datatypes import Datatype, code_bits
+from spec.datatypes import Datatype
 from verif.core.configs import small_core
 from verif.core.reference import Group, Problem, products, scaled
 from verif.core.streams import activation_packets, read_results, result_beats, weight_packets
@@ -44,7 +44,7 @@ def drawn(
 
     def group(count):
         datatype = datatypes[rng.integers(len(datatypes))]
-        codes = rng.integers(0, 1 << code_bits(datatype), count)
+        codes = rng.integers(0, 1 << datatype.bits, count)
         if datatype == Datatype.TERNARY:
             codes[codes == 2] = 3
         return Group(datatype, int(rng.integers(4)), int(rng.integers(256)), codes.tolist())

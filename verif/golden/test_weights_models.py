@@ -12,7 +12,7 @@ from golden.bitserial.decoder import terms
 from golden.bitserial.reference import reference, relative_error_bound
 from golden.weights import QuantizedWeight
 from spec.config import ACCUMULATOR_BITS, ROUNDINGS
-from spec.datatypes import Datatype, special_value_allowed, terms_per_weight
+from spec.datatypes import Datatype, special_value_allowed
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight
 from verif.spec.test_datatypes import VALUES
@@ -29,7 +29,7 @@ def possible_values(datatype: Datatype) -> list[int]:
 def test_terms_sum_to_the_value_and_fit_their_fields(datatype):
     values = possible_values(datatype)
     decoded = terms(datatype, torch.tensor(values))
-    assert decoded.sign.shape == (terms_per_weight(datatype), len(values))
+    assert decoded.sign.shape == (datatype.terms, len(values))
     assert decoded.values().sum(0).tolist() == values
     assert set(decoded.man.unique().tolist()) <= {0, 1}
     assert decoded.x.min() >= 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from golden.weights import PacketError, QuantizedWeight, pack, parse_row, quantize, row_packets, unpack, unpack_rows
-from spec.datatypes import WEIGHT_DATATYPES, Datatype, code_bits
+from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.errors import WeightError
 from verif.golden.weights_helpers import VECTORS, random_weight, same, vector_weight, vector_words
 from verif.spec.test_datatypes import VALUES
@@ -54,7 +54,7 @@ def expected_words(weight: QuantizedWeight, row: int, lanes: int) -> int:
     bits = 16
     for group in range(weight.groups):
         count = min(weight.group_size, weight.shape[1] - group * weight.group_size)
-        bits += 16 + -(-count // lanes) * lanes * code_bits(Datatype(int(weight.datatype[row, group])))
+        bits += 16 + -(-count // lanes) * lanes * Datatype(int(weight.datatype[row, group])).bits
     return -(-bits // 64)
 
 
@@ -69,7 +69,7 @@ def test_packing_does_not_depend_on_the_chunks(rng, monkeypatch):
 def test_effective_bits(datatype):
     """b + 16/G per weight, and per row 16 bits of header, 32 of channel scale and less than a word of fill."""
     packed = pack(quantize(torch.randn(4, 4096, generator=torch.Generator().manual_seed(1)), datatype))
-    least = code_bits(datatype) + 16 / 128 + (16 + 32) / 4096
+    least = datatype.bits + 16 / 128 + (16 + 32) / 4096
     assert least <= packed.effective_bits() < least + 64 / 4096
 
 
@@ -77,8 +77,8 @@ def test_every_single_flipped_bit_is_seen(rng):
     """Parity covers headers and codes; the fill of the last word is not covered and changes nothing."""
     weight = random_weight(rng, 1, 45, 32)
     (packet,) = row_packets(weight)
-    groups = [int(weight.datatype[0, 0]), int(weight.datatype[0, 1])]
-    used = 16 + 16 + 32 * code_bits(groups[0]) + 16 + 16 * code_bits(groups[1])
+    groups = [Datatype(int(field)) for field in weight.datatype[0, :2]]
+    used = 16 + 16 + 32 * groups[0].bits + 16 + 16 * groups[1].bits
     for bit in range(64 * len(packet)):
         damaged = packet.copy()
         damaged[bit // 64] ^= np.uint64(1) << np.uint64(bit % 64)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from golden.weights import QuantizedWeight
-from spec.datatypes import Datatype, code_bits
+from spec.datatypes import Datatype
 
 VECTORS = json.loads(Path(__file__).with_name("weight_packets.json").read_text())["packets"]
 
@@ -40,7 +40,7 @@ def random_weight(
     groups = -(-length // group_size)
     kinds = rng.choice([int(datatype) for datatype in datatypes], size=(out, groups)).astype(np.uint8)
     per_weight = np.repeat(kinds, group_size, axis=1)[:, :length]
-    bits = np.array([code_bits(d) if d in list(Datatype) else 0 for d in range(16)])[per_weight]
+    bits = np.array([Datatype(d).bits if d in list(Datatype) else 0 for d in range(16)])[per_weight]
     codes = (rng.integers(0, 256, (out, length)) & ((1 << bits) - 1)).astype(np.uint8)
     codes[(per_weight == Datatype.TERNARY) & (codes == 2)] = 3
     return QuantizedWeight.from_codes(

@@ -13,7 +13,7 @@ from hw.prealigned.dequantizer import GroupDequantizer
 from hw.prealigned.digits import allowed_specials, code_digits
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
-from spec.datatypes import FP_MAGNITUDES, Datatype, code_bits, code_value
+from spec.datatypes import FLOATS, Datatype
 from spec.digits import DIGIT_SETS, digit_set
 from spec.prealigned import PrealignedConfig
 from verif.prealigned.reference import align, fp32, fp32_value
@@ -116,14 +116,14 @@ def test_decoder(name):
 
         for field in range(16):
             datatype = names.get(field)
-            specials = sorted(allowed_specials(datatype, config.digits)) if datatype in FP_MAGNITUDES else [0]
+            specials = sorted(allowed_specials(datatype, config.digits)) if datatype in FLOATS else [0]
             for special in specials:
                 select = rng.randrange(4)
                 register = design.specials[select + 4 * (datatype == Datatype.FP4)]
                 ctx.set(register.magnitude, abs(special))
                 ctx.set(register.sign, special < 0)
                 planes = design.planes(datatype) if datatype else 1
-                bits = code_bits(datatype) if datatype else 2
+                bits = datatype.bits if datatype else 2
                 for plane in range(planes):
                     for first_code in range(0, 1 << bits, 4):
                         codes = [(first_code + k) % (1 << bits) for k in range(4)]
@@ -139,7 +139,7 @@ def test_decoder(name):
                         for lane, code in enumerate(codes):
                             if not (valid and datatype and mask >> lane & 1):
                                 continue
-                            if code_value(datatype, code, special) is None:
+                            if datatype.value_of(code, special) is None:
                                 digits[lane], reserved = None, True
                             else:
                                 digits[lane] = code_digits(datatype, code, config.digits, special)[plane]

@@ -3,7 +3,7 @@
 import pytest
 
 from hw.prealigned.digits import allowed_specials, code_digits, derive_digit_set, steps
-from spec.datatypes import DEFAULT_SPECIAL_VALUES, Datatype, code_bits, code_value
+from spec.datatypes import Datatype
 from spec.digits import DIGIT_SETS, DigitSet, digit_set
 from spec.prealigned import PrealignedConfig
 
@@ -14,14 +14,14 @@ D = Datatype
 @pytest.mark.parametrize("datatype", Datatype)
 def test_digits_add_up(name, datatype):
     digits = digit_set(name)
-    for special in DEFAULT_SPECIAL_VALUES.get(datatype, (0,)):
+    for special in datatype.special_values or (0,):
         assert not special or special in allowed_specials(datatype, digits)
-        for code in range(1 << code_bits(datatype)):
+        for code in range(1 << datatype.bits):
             found = code_digits(datatype, code, digits, special)
             assert all(abs(d) in (0, *digits.multiples) for d in found)
             assert len(found) == steps(datatype, digits)
             total = sum(d << digits.plane_bits * plane for plane, d in enumerate(found))
-            assert total == (code_value(datatype, code, special) or 0)
+            assert total == (datatype.value_of(code, special) or 0)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,7 @@
 
 import pytest
 
-from spec.datatypes import (
-    DEFAULT_SPECIAL_VALUES,
-    WEIGHT_DATATYPES,
-    Datatype,
-    code_bits,
-    code_value,
-    special_value_allowed,
-    terms_per_weight,
-)
+from spec.datatypes import WEIGHT_DATATYPES, Datatype, default_special_values, special_value_allowed
 
 S = "special"
 VALUES = {
@@ -57,22 +49,22 @@ TERMS = {
 
 def test_fields_and_rates():
     assert {datatype.name: datatype.value for datatype in Datatype} == FIELDS
-    assert {datatype.name: terms_per_weight(datatype) for datatype in Datatype} == TERMS
+    assert {datatype.name: datatype.terms for datatype in Datatype} == TERMS
     assert [datatype.name for datatype in WEIGHT_DATATYPES] == ["INT8", "INT6", "INT5", "INT4", "INT3", "FP4", "FP3"]
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_value_of_every_code(name):
     datatype, values = Datatype[name], VALUES[name]
-    assert 1 << code_bits(datatype) == len(values)
+    assert 1 << datatype.bits == len(values)
     for special in (3, -6, 16):
         expected = [special if value == S else value for value in values]
-        assert [code_value(datatype, code, special) for code in range(len(values))] == expected
+        assert [datatype.value_of(code, special) for code in range(len(values))] == expected
 
 
 def test_default_special_values():
-    assert DEFAULT_SPECIAL_VALUES == {Datatype.FP3: (3, -3, 6, -6), Datatype.FP4: (10, -10, 16, -16)}
-    assert all(special_value_allowed(value) for values in DEFAULT_SPECIAL_VALUES.values() for value in values)
+    assert default_special_values() == {Datatype.FP3: (3, -3, 6, -6), Datatype.FP4: (10, -10, 16, -16)}
+    assert all(special_value_allowed(value) for values in default_special_values().values() for value in values)
 
 
 def test_special_values_that_the_terms_can_make():
@@ -86,12 +78,11 @@ def test_special_values_that_the_terms_can_make():
 
 @pytest.mark.parametrize(("name", "code"), [("INT8", 256), ("FP3", 8), ("BINARY", 2), ("FP4", -1)])
 def test_code_out_of_range(name, code):
-    with pytest.raises(ValueError, match=rf"code must be in 0\.\.\d+ for {name}, not {code}"):
-        code_value(Datatype[name], code)
+    with pytest.raises(ValueError, match=rf"code of {name} must be in 0\.\.\d+, not {code}"):
+        Datatype[name].value_of(code)
 
 
 @pytest.mark.parametrize("field", [0, 12, 13, 14, 15])
 def test_reserved_fields(field):
-    for function in (code_bits, terms_per_weight):
-        with pytest.raises(ValueError, match=str(field)):
-            function(field)
+    with pytest.raises(ValueError, match=str(field)):
+        Datatype(field)
