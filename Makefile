@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth density explore attention-cost kv-area test fuzz lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density explore attention-cost kv-area test fuzz mutation lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -13,7 +13,8 @@ endif
 PRESET ?=
 LIBERTY ?=
 JOBS ?= 2
-N ?= 300
+N ?=
+TOP ?=
 ARGS ?=
 
 RUN := .venv/bin/python
@@ -31,6 +32,7 @@ make attention-cost  gate-cycles of attention from codes against dequantizing; b
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
 make fuzz      the core under a random host and malformed packets, N scenarios; build/fuzz/report.json
+make mutation  N small defects per netlist of a block (TOP), and which its tests notice; build/signoff/mutation.json
 make lint      ruff and import-linter
 make clean     remove build/
 
@@ -39,7 +41,8 @@ Variables:
   LIBERTY=path   standard cell library for synth (density, explore: libraries); several separated by spaces; none: generic gates
   PYTHON=path    interpreter for the virtual environment: CPython 3.11; 3.12 and 3.13 for verilog and synth
   JOBS=n         processes (sim, test, fuzz); default 2
-  N=n            scenarios (fuzz); default 300
+  N=n            scenarios (fuzz), default 300; mutants (mutation), default 200
+  TOP=name       block (mutation); default: all
   ARGS=...       further arguments of the command: ARGS="-k pe --seed random" (sim, test), any option (others)
 
 Each target creates the virtual environment .venv on first use; verilog and synth need neither torch nor a
@@ -85,7 +88,10 @@ test: lint
 	$(PYTEST)
 
 fuzz: setup-all
-	@$(RUN) -m verif.core.fuzz --count $(N) --jobs $(JOBS) $(ARGS)
+	@$(RUN) -m verif.core.fuzz --count $(or $(N),300) --jobs $(JOBS) $(ARGS)
+
+mutation: setup-all
+	@$(RUN) -m verif.mutation $(if $(TOP),--top "$(TOP)") --count $(or $(N),200) --jobs $(JOBS) $(ARGS)
 
 lint: setup-all
 	@$(RUN) -m ruff check .
