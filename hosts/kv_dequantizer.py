@@ -9,6 +9,7 @@ import numpy as np
 from gen.tops import kv_parameters
 from gen.verilog import Emitted, emit
 from golden.kv.block import Block
+from golden.kv.engine_model import decode, marked_beats
 from hw.tops.kv_dequantizer import KvDequantizerAxi
 from shell.processes import parallel
 from sim.build import Built
@@ -17,7 +18,7 @@ from spec.kv_block import HEADER_BYTES, KvHeader
 from spec.kv_config import OUTPUT_USER, KvEngineConfig
 from spec.kv_formats import KvMetadata, KvTransform
 
-__all__ = ["TOP", "EngineOutput", "by_channel", "emit_engine", "needed_config", "run_packets"]
+__all__ = ["TOP", "EngineOutput", "by_channel", "emit_engine", "mismatches", "needed_config", "run_packets"]
 
 TOP = "kv_dequantizer_axi"
 CHUNK_BEATS = 40_000
@@ -35,7 +36,9 @@ class EngineOutput:
     tokens : list of np.ndarray
         Per packet: int64 ``[rows]``.
     wrong : list of int
-        Per packet: elements that are marked, or whose beat has other tags than its place calls for.
+        Per packet: elements whose beat has other tags than its place calls for.
+    marked : list of np.ndarray
+        Per packet: bool ``[beats]``, the beats that are marked.
     cycles : int
         Clock cycles, all simulator processes together.
     seconds : float
@@ -45,6 +48,7 @@ class EngineOutput:
     values: list[np.ndarray]
     tokens: list[np.ndarray]
     wrong: list[int]
+    marked: list[np.ndarray]
     cycles: int
     seconds: float
 
@@ -79,6 +83,19 @@ def by_channel(values: np.ndarray, block: Block, config: KvEngineConfig) -> np.n
     return out
 
 
+def mismatches(output: EngineOutput, blocks: Sequence[Block], config: KvEngineConfig) -> int:
+    """Elements that differ from the exact model in value, token or place, or in being marked."""
+    count = sum(output.wrong)
+    parts = zip(blocks, output.values, output.tokens, output.marked, strict=True)
+    for block, values, tokens, marked in parts:
+        expected = decode(block)
+        different = expected.values.view(np.uint16) != by_channel(values, block, config).view(np.uint16)
+        beats = marked != marked_beats(block, expected, config.lanes, interleave=config.interleave)
+        count += int(different.sum()) + block.header.channels * int((tokens != expected.tokens).sum())
+        count += config.lanes * int(beats.sum())
+    return count
+
+
 def _header(packet: bytes) -> KvHeader:
     return KvHeader.from_word(int.from_bytes(packet[:HEADER_BYTES], "little"))
 
@@ -107,7 +124,7 @@ def _chunks(packets: Sequence[bytes], config: KvEngineConfig) -> list[list[bytes
 
 
 def _split(beats: dict[str, np.ndarray], packets: Sequence[bytes], config: KvEngineConfig) -> list[tuple]:
-    """(values, tokens, wrong elements) per packet; every signal of every beat is looked at."""
+    """(values, tokens, wrong elements, marks) per packet; every signal of every beat is looked at."""
     lanes = config.lanes
     data = np.asarray(beats["tdata"])
     values = data.astype("<u8").view("<u2").reshape(-1, 4) if data.ndim == 1 else data.view("<u2")
@@ -124,13 +141,12 @@ def _split(beats: dict[str, np.ndarray], packets: Sequence[bytes], config: KvEng
         keep = np.array([(1 << 2 * int(n)) - 1 for n in exist], object)
         bad = (beats["tkeep"][own].astype(object) != keep).astype(bool)
         bad |= beats["tlast"][own] != (np.arange(rows * per_token) == rows * per_token - 1)
-        bad |= user["error"][own] != 0
         bad |= user["token_last"][own] != (place == per_token - 1)
         bad |= user["channel"][own] != place * lanes
         token = user["token"][own].reshape(rows, per_token)
         bad |= (token != token[:, :1]).any(1).repeat(per_token)
         rest = values[own].reshape(rows, per_token * lanes)[:, :channels]
-        out.append((rest.astype(np.uint16), token[:, 0], int(exist[bad].sum())))
+        out.append((rest.astype(np.uint16), token[:, 0], int(exist[bad].sum()), user["error"][own] != 0))
     return out
 
 
@@ -179,9 +195,10 @@ def run_packets(
     done = parallel(one, chunks, processes) if packets else []
     parts = [part for _, split in done for part in split]
     return EngineOutput(
-        values=[values for values, _, _ in parts],
-        tokens=[tokens for _, tokens, _ in parts],
-        wrong=[wrong for _, _, wrong in parts],
+        values=[part[0] for part in parts],
+        tokens=[part[1] for part in parts],
+        wrong=[part[2] for part in parts],
+        marked=[part[3] for part in parts],
         cycles=sum(result.cycles for result, _ in done),
         seconds=sum(result.run.seconds for result, _ in done),
     )

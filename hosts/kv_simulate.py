@@ -12,18 +12,16 @@ from typing import Annotated
 import numpy as np
 import safetensors.numpy
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from golden.kv.engine_model import decode, round_fp16
 from golden.kv.files import load_cache, load_dump
 from golden.kv.float64 import decibels
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache
-from hosts.kv_dequantizer import TOP, by_channel, emit_engine, needed_config, run_packets
-from shell.output import write_file
-from sim.build import BuildError, build
-from sim.runner import SimulationError
+from hosts.kv_dequantizer import TOP, by_channel, emit_engine, mismatches, needed_config, run_packets
+from shell.console import application, command, progress_bar, say
+from shell.output import output_file, write_file
+from sim.build import build
 from spec import checks
 from spec.kv_config import ENGINE_LANES
 
@@ -39,8 +37,9 @@ class Simulated:
     tensors : dict of str to np.ndarray
         ``k`` and ``v``, float16 ``[layers, heads, tokens, D]``: sinks and newest tokens as the file holds them, all
         others from the engine.
-    elements, mismatches : int
-        Elements out of the engine; those that differ from the exact model, or are marked or misplaced.
+    elements, mismatches, marked : int
+        Elements out of the engine; those that differ from the exact model, are misplaced, or are marked and the model's
+        not, or the other way round; those beyond FP16, which became +-65504.
     cycles : int
     lanes : int
     """
@@ -48,6 +47,7 @@ class Simulated:
     tensors: dict[str, np.ndarray]
     elements: int
     mismatches: int
+    marked: int
     cycles: int
     lanes: int
 
@@ -75,6 +75,13 @@ def simulate(
     numbers = np.flatnonzero(cache.index[:, 2] != KINDS.index("centre"))
     packets = [cache.packet(number) for number in numbers]
     blocks = [unpack_block(packet) for packet in packets]
+    for number, block in zip(numbers, blocks, strict=True):
+        if decode(block).unused_overflow:
+            layer, head, kind = cache.index[number].tolist()
+            raise ValueError(
+                f"{KINDS[kind]}s of layer {layer}, head {head}, tokens {block.tokens[0]}..{block.tokens[-1]} have a "
+                "scale that takes some code beyond FP16: an engine refuses the block"
+            )
     config = needed_config([block.header for block in blocks], lanes)
     with tempfile.TemporaryDirectory(prefix="bitmosaic-") as scratch:
         built = build(emit_engine(config, Path(scratch)).path_v, TOP)
@@ -88,24 +95,27 @@ def simulate(
     output = run_packets(built, config, packets, seed=seed, progress=advance)
     centres = {(layer, head): block.scales for layer, head, block in cache.blocks("centre")}
     tensors = _outside(cache, {} if centre else centres)
-    mismatches = sum(output.wrong)
+    marked = 0
     for number, block, values, tokens in zip(numbers, blocks, output.values, output.tokens, strict=True):
         layer, head, kind = cache.index[number].tolist()
-        expected = decode(block)
         out = by_channel(values, block, config)
-        mismatches += int((expected.values.view(np.uint16) != out.view(np.uint16)).sum())
-        mismatches += block.header.channels * int((tokens != expected.tokens).sum())
+        marked += int(decode(block).overflow.sum())
         name = "k" if kind == KINDS.index("key") else "v"
         if name == "k" and centre and (layer, head) in centres:
             mu = centres[layer, head].view(np.float16).astype(np.float64)
             out = round_fp16(out.astype(np.float64) + mu)[0]
         tensors[name][layer, head, np.clip(tokens, 0, cache.shape[2] - 1)] = out
-    return Simulated(tensors, output.elements, mismatches, output.cycles, config.lanes)
+    layers, heads, length, _ = cache.shape
+    for name, x in tensors.items():
+        joined = x.reshape(layers, heads, -1, length, x.shape[-1]).transpose(0, 1, 3, 2, 4)
+        tensors[name] = np.ascontiguousarray(joined).reshape(cache.shape)
+    wrong = mismatches(output, blocks, config)
+    return Simulated(tensors, output.elements, wrong, marked, output.cycles, config.lanes)
 
 
 def _outside(cache: PackedCache, centres: dict[tuple[int, int], np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors with the tokens outside blocks filled in, NaN elsewhere; ``centres`` are taken off these keys."""
-    tensors = {name: np.full(cache.shape, np.nan, np.float16) for name in "kv"}
+    tensors = {name: np.full(cache.stored_shape, np.nan, np.float16) for name in "kv"}
     for name, side in (("k", "key"), ("v", "value")):
         residual_tokens = cache.exact[f"residual_{side}_tokens"]
         for part, tokens in (("sinks", slice(0, cache.fmt.sinks)), ("residual", residual_tokens)):
@@ -131,45 +141,40 @@ def main(
     seed: Annotated[int, typer.Option(min=1, help="Start values of registers and memories.")] = 1,
 ):
     """Run a packed cache through the generated KV engine; exit status 1 if anything differs from the exact model."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    try:
-        if lanes is not None:
-            checks.choice("lanes", lanes, ENGINE_LANES)
-        if output.is_dir():
-            raise IsADirectoryError(f"output must be a file, and {output} is a directory")
-        if output.exists() and output.samefile(packed):
-            raise ValueError(f"output must not be the packed file {packed} itself")
-        cache = load_cache(packed)
-        dump = None if reference is None else load_dump(reference)
-        if dump is not None and tuple(dump.k.shape) != cache.shape:
-            raise ValueError(f"reference must have shape {list(cache.shape)}, not {list(dump.k.shape)}")
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("building the simulator", total=None)
+    if lanes is not None:
+        checks.choice("lanes", lanes, ENGINE_LANES)
+    output_file(output)
+    cache = load_cache(packed)
+    if output.exists() and output.samefile(packed):
+        raise ValueError(f"output must not be the packed file {packed} itself")
+    dump = None if reference is None else load_dump(reference)
+    if dump is not None and tuple(dump.k.shape) != cache.shape:
+        raise ValueError(f"reference must have shape {list(cache.shape)}, not {list(dump.k.shape)}")
+    blocks = int((cache.index[:, 2] != KINDS.index("centre")).sum())
+    with progress_bar("simulate", blocks) as advance:
 
-            def advance(done: int, total: int) -> None:
-                bar.update(task, description="blocks", completed=done, total=total)
-                if not console.is_terminal:
-                    console.print(f"blocks {done}/{total}", highlight=False)
+        def tell(done: int, total: int) -> None:
+            advance(f"blocks {done}/{total}", done)
 
-            found = simulate(cache, lanes=lanes, centre=centre, seed=seed, progress=advance)
-        write_file(output, safetensors.numpy.save(found.tensors))
-    except (ValueError, OSError, BuildError, SimulationError) as error:
-        typer.echo(f"simulate: {error}", err=True)
-        raise typer.Exit(2) from error
+        found = simulate(cache, lanes=lanes, centre=centre, seed=seed, progress=tell)
+    write_file(output, safetensors.numpy.save(found.tensors))
     verdict = "PASS" if not found.mismatches else "FAIL"
+    marked = f"{found.marked:,} beyond FP16, marked as in the model; " if found.marked else ""
     typer.echo(
-        f"{verdict}: {found.elements:,} elements of the Verilog, {found.mismatches:,} mismatches; {found.cycles:,} "
-        f"cycles, {found.elements / found.cycles:.2f} elements per cycle at {found.lanes} lanes"
+        f"{verdict}: {found.elements:,} elements of the Verilog, {found.mismatches:,} mismatches; {marked}"
+        f"{found.cycles:,} cycles, {found.elements / found.cycles:.2f} elements per cycle at {found.lanes} lanes"
     )
     if dump is not None and centre:
         for name, exact in (("k", dump.k), ("v", dump.v)):
             exact = exact.double().numpy()
             error = exact - found.tensors[name].astype(np.float64)
             typer.echo(f"{name}: {decibels(exact, error):.2f} dB to {reference}")
-    typer.echo(str(output))
+    say(output)
     raise typer.Exit(0 if not found.mismatches else 1)
 
 
+app = application("Simulate packed caches.")
+command(app, main, program="simulate")
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -4,7 +4,6 @@ Nothing that is printed here is read as markup: names, paths and messages from o
 """
 
 import functools
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,12 +55,13 @@ def command(app: typer.Typer, function: Callable[..., None], *, program: str = "
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on standard error; yields a function that advances it by one step and shows its name.
+def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; yields a function that advances it by one step, or to a given one, and shows
+    its name.
 
     Where standard error is no terminal, each name is a line instead.
     """
-    steps = itertools.count(1)
+    done = 0
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -72,9 +72,11 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=total)
 
-        def advance(name: str) -> None:
-            bar.update(task, advance=1, description=name)
+        def advance(name: str, step: int | None = None) -> None:
+            nonlocal done
+            done = done + 1 if step is None else step
+            bar.update(task, completed=done, description=name)
             if not stderr.is_terminal:
-                print(f"{title} [{next(steps)}/{total}] {name}", file=sys.stderr, flush=True)
+                print(f"{title} [{done}/{total}] {name}", file=sys.stderr, flush=True)
 
         yield advance

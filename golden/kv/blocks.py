@@ -3,11 +3,14 @@
 A block is one group of tokens of one (layer, KV head). Everything here is batched: heads and groups are leading axes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from golden.kv.config import KeyFormat, ValueFormat
+from golden.kv.metadata import ScaleError
 from golden.kv.quantizers import Segment, quantize
 from golden.kv.refine import refine
 from golden.kv.transforms import forward, inverse, matrix
@@ -116,16 +119,9 @@ def quantize_keys(keys: torch.Tensor, plan: KeyPlan, fmt: KeyFormat) -> Blocks:
         part = centred.gather(-1, channels[:, None, None, :].expand(*centred.shape[:3], -1))
         transform = fmt.transform_of(code, channels.shape[-1])
         parts.append(forward(part, transform))
-        segments.append(
-            quantize(
-                parts[-1],
-                code,
-                metadata=fmt.metadata,
-                transform=transform,
-                gamma=fmt.gamma,
-                fit=fmt.fit,
-            )
-        )
+        options = {"metadata": fmt.metadata, "transform": transform, "gamma": fmt.gamma, "fit": fmt.fit}
+        with placed(channels):
+            segments.append(quantize(parts[-1], code, **options))
     if plan.moment is not None:
         segments = refine(parts, segments, _in_storage(plan, segments), fmt.metadata)
     return Blocks(tuple(segments), plan.channels)
@@ -157,7 +153,19 @@ def quantize_values(values: torch.Tensor, plan: ValuePlan, fmt: ValueFormat, *, 
     code = "u2" if protected else fmt.code
     centred = values.double() - plan.centre[:, None, None]
     metadata = "q8" if code == "u2" and fmt.metadata == "f6" else fmt.metadata
-    segment = quantize(centred, code, metadata=metadata, gamma=fmt.gamma, scale=fmt.scale, fit=fmt.fit)
+    channels = torch.arange(values.shape[-1]).expand(values.shape[0], -1)
+    with placed(channels):
+        segment = quantize(centred, code, metadata=metadata, gamma=fmt.gamma, scale=fmt.scale, fit=fmt.fit)
     if plan.moment is not None and code != "u2":
         (segment,) = refine([centred], [segment], plan.moment, metadata)
-    return Blocks((segment,), (torch.arange(values.shape[-1]).expand(values.shape[0], -1),))
+    return Blocks((segment,), (channels,))
+
+
+@contextmanager
+def placed(channels: torch.Tensor) -> Iterator[None]:
+    """Put head and channel before an error about the scales of a segment of these channels, int64 ``[heads, n]``."""
+    try:
+        yield
+    except ScaleError as error:
+        head, position = error.index[0], error.index[-1]
+        raise ValueError(f"head {head}, channel {int(channels[head, position])}: {error}") from error

@@ -1,7 +1,11 @@
 """A cache that grows: exact sinks and newest tokens, everything between packed group by group, each group once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
+from golden.arguments import tensor
 from golden.kv.blocks import Blocks, KeyPlan, ValuePlan, plan_keys, plan_values, quantize_keys, quantize_values
 from golden.kv.config import CacheFormat
 from golden.kv.grouping import Group, token_groups
@@ -9,6 +13,17 @@ from golden.kv.residual import write_fp16
 from spec import checks
 
 __all__ = ["LayerCache"]
+
+_AXES = ("heads", "tokens", "D")
+
+
+@contextmanager
+def _placed(name: str, group: Group) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        tokens = group.tokens.tolist()
+        raise ValueError(f"{name} of tokens {tokens[0]}..{tokens[-1]}, {error}") from error
 
 
 class LayerCache:
@@ -59,14 +74,17 @@ class LayerCache:
         """
         if self.plan is not None:
             raise ValueError("prefill must come once, first")
-        if keys.dim() != 3 or keys.shape != values.shape:
-            raise ValueError(
-                f"keys and values must be [heads, tokens, D], not {list(keys.shape)} and {list(values.shape)}"
-            )
+        keys, values = (tensor(name, x, _AXES) for name, x in (("keys", keys), ("values", values)))
+        if keys.shape != values.shape:
+            raise ValueError(f"keys and values must be alike, not {list(keys.shape)} and {list(values.shape)}")
         if keys.shape[1] <= self.fmt.sinks:
             raise ValueError(f"prefill must be longer than the {self.fmt.sinks} sinks, not {keys.shape[1]} tokens")
         if (protected is not None) != bool(self.fmt.value.protected):
             raise ValueError("protected must be given exactly when the value format protects tokens")
+        if protected is not None:
+            protected = tensor("protected", protected, ("tokens",), (torch.bool,))
+            if len(protected) != keys.shape[1]:
+                raise ValueError(f"protected must be for {keys.shape[1]} tokens, not {len(protected)}")
         key_moment, value_moment = self._moments
         plan = plan_keys(keys[:, self.fmt.sinks :], self.fmt.key, key_moment)
         self._value_plan = plan_values(values[:, self.fmt.sinks :], self.fmt.value, value_moment)
@@ -78,7 +96,8 @@ class LayerCache:
         if self.plan is None:
             raise ValueError("append must come after prefill")
         heads, head_dim = self.plan.centre.shape
-        if keys.dim() != 3 or keys.shape != values.shape or (keys.shape[0], keys.shape[2]) != (heads, head_dim):
+        keys, values = (tensor(name, x, _AXES) for name, x in (("keys", keys), ("values", values)))
+        if keys.shape != values.shape or (keys.shape[0], keys.shape[2]) != (heads, head_dim):
             raise ValueError(
                 f"keys and values must be [{heads}, tokens, {head_dim}], not {list(keys.shape)} and "
                 f"{list(values.shape)}"
@@ -97,11 +116,13 @@ class LayerCache:
         end = max(self.fmt.sinks, self.tokens - self.fmt.recent)
         for group in token_groups(self.fmt.sinks, end, self.fmt.key.group)[len(self.key_blocks) :]:
             x = self._take(self._exact_keys, group)
-            self.key_blocks.append((group, quantize_keys(x, self.plan, self.fmt.key)))
+            with _placed("keys", group):
+                self.key_blocks.append((group, quantize_keys(x, self.plan, self.fmt.key)))
         groups = token_groups(self.fmt.sinks, end, self.fmt.value.group, self._protected)
         for group in groups[len(self.value_blocks) :]:
             x = self._take(self._exact_values, group)
-            blocks = quantize_values(x, self._value_plan, self.fmt.value, protected=group.protected)
+            with _placed("values", group):
+                blocks = quantize_values(x, self._value_plan, self.fmt.value, protected=group.protected)
             self.value_blocks.append((group, blocks))
 
     @staticmethod

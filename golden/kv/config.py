@@ -28,7 +28,7 @@ class KeyFormat:
     anomalous_code : str or None
         Code of the anomalous channels, those of largest range; None: there are none.
     anomalous : float
-        Share of the channels that is anomalous, 0 < share < 1; int(D * share) channels.
+        Share of the channels that is anomalous, 0 < share < 1; D * share channels, down to a multiple of 8.
     split_by : str
         ``"head"`` ranks the channels of each KV head, ``"layer"`` ranks them once for all heads of a layer.
     transform : str
@@ -87,8 +87,9 @@ class KeyFormat:
             raise ValueError("metadata must be 'fp16' or 'q8' for u2, not 'f6'")
 
     def anomalous_channels(self, head_dim: int) -> int:
-        """Channels of one head stored with `anomalous_code`."""
-        return int(head_dim * self.anomalous) if self.anomalous_code is not None else 0
+        """Channels of one head stored with `anomalous_code`: their share of it, down to a multiple of 8, as packed."""
+        share = int(head_dim * self.anomalous) if self.anomalous_code is not None else 0
+        return share - share % 8 if head_dim % 8 == 0 else share
 
     def transform_of(self, code: str, channels: int) -> str:
         """Transform across `channels` channels stored as `code`."""

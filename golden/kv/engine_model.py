@@ -13,7 +13,7 @@ import numpy as np
 from golden.kv.block import Block
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 
-__all__ = ["CENTRED", "FP16_MAX", "Decoded", "add_centre", "decode", "decode_keys", "round_fp16"]
+__all__ = ["CENTRED", "FP16_MAX", "Decoded", "add_centre", "decode", "decode_keys", "marked_beats", "round_fp16"]
 
 FP16_MAX = 65504.0
 CENTRED = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
@@ -166,6 +166,28 @@ def decode(block: Block) -> Decoded:
     values[:, block.channels] = np.concatenate([part[0] for part in parts], 1)
     overflow[:, block.channels] = np.concatenate([part[1] for part in parts], 1)
     return Decoded(values, overflow, block.tokens, any(part[2] for part in parts))
+
+
+def marked_beats(block: Block, decoded: Decoded, lanes: int, *, interleave: bool = False) -> np.ndarray:
+    """bool ``[rows * beats]``: which output beats of a well-formed block are marked for elements beyond FP16.
+
+    From the first on, every beat to the packet's end is. An rfft segment is marked as a whole, and with ``interleave``
+    a token.
+    """
+    header = block.header
+    stored = decoded.overflow if interleave else decoded.overflow[:, block.channels]
+    beats = -(-header.channels // lanes)
+    padded = np.pad(stored, ((0, 0), (0, beats * lanes - header.channels)))
+    marked = padded.reshape(header.rows, beats, lanes).any(2)
+    for transform, where in (
+        (header.transform0, slice(0, header.segment0)),
+        (header.transform1, slice(header.segment0, None)),
+    ):
+        if transform is KvTransform.RFFT:
+            marked[:, where.start // lanes] |= decoded.overflow[:, block.channels[where]].any(1)
+    if interleave:
+        marked |= marked.any(1, keepdims=True)
+    return np.logical_or.accumulate(marked.reshape(-1))
 
 
 def add_centre(decoded: Decoded, centre: np.ndarray) -> Decoded:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from golden.kv.config import CacheFormat, KeyFormat, ValueFormat
 from golden.kv.pack import unpack_block
-from golden.kv.packed import KINDS, PackedCache
+from golden.kv.packed import KINDS, PackedCache, head_parts
 from golden.llm.store import payload_hash
+from golden.tensor_file import TensorFile
 from shell.output import write_file
 
 __all__ = ["FORMAT", "VERSION", "CacheFileError", "Dump", "load_cache", "load_dump", "save_cache", "save_dump"]
@@ -25,6 +25,8 @@ VERSION = (1, 0)
 """Major, minor. A reader takes any minor version of its own major version."""
 
 _MOMENTS = ("key_moments", "value_moments")
+_FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _ARRAYS = {"packets": (np.uint8, 1), "offsets": (np.int64, 1), "index": (np.int32, 2)}
 
 
@@ -71,17 +73,6 @@ def save_cache(path: str | os.PathLike, cache: PackedCache) -> str:
     return digest
 
 
-def _read(path: str | os.PathLike, kind: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no {kind} at {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CacheFileError(f"{path} is truncated or not a safetensors file: {error}") from error
-
-
 def load_cache(path: str | os.PathLike) -> PackedCache:
     """Read and check a file that `save_cache` wrote; every packet is parsed.
 
@@ -92,7 +83,8 @@ def load_cache(path: str | os.PathLike) -> PackedCache:
     CacheFileError
         Truncated, damaged, of another format, or of a major version that this reader does not know.
     """
-    metadata, arrays = _read(path, "packed cache")
+    file = TensorFile(path, "packed cache", CacheFileError)
+    metadata = file.metadata
     if metadata.get("format") != FORMAT:
         raise CacheFileError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}")
     stated = metadata.get("version", "")
@@ -102,6 +94,10 @@ def load_cache(path: str | os.PathLike) -> PackedCache:
             f"this reader knows {VERSION[0]}.x only"
         )
     description = metadata.get("cache", "")
+    try:
+        arrays = {name: file.read(name).numpy() for name in file.tensors}
+    except TypeError as error:
+        raise CacheFileError(f"{path} is malformed: {error}") from error
     if _hash(description, arrays) != metadata.get("payload_sha256"):
         raise CacheFileError(f"{path} is damaged: its payload does not have the SHA-256 that its metadata states")
     try:
@@ -117,7 +113,9 @@ def _cache(description: dict, arrays: dict[str, np.ndarray]) -> PackedCache:
     fmt = dict(description["format"])
     fmt |= {"key": KeyFormat(**fmt["key"]), "value": ValueFormat(**fmt["value"])}
     offsets, index = arrays["offsets"], arrays["index"]
-    layers, heads, _, head_dim = shape = tuple(int(n) for n in description["shape"])
+    shape = tuple(int(n) for n in description["shape"])
+    parts = head_parts(shape[3])
+    layers, heads, head_dim = shape[0], shape[1] * parts, shape[3] // parts
     if offsets[0] != 0 or offsets[-1] != len(arrays["packets"]) or (np.diff(offsets) < 1).any():
         raise ValueError("offsets do not divide the packets")
     if index.shape != (len(offsets) - 1, 3) or (index < 0).any() or (index >= (layers, heads, len(KINDS))).any():
@@ -164,33 +162,29 @@ def save_dump(path: str | os.PathLike, dump: Dump) -> None:
 def load_dump(path: str | os.PathLike) -> Dump:
     """Keys and values from a ``safetensors`` dump.
 
-    Tensors ``k`` and ``v``, floats ``[layers, heads, tokens, D]`` each; and if wanted ``protected``, bool (or integers
-    0 and 1) ``[tokens]``, and ``key_moments`` and ``value_moments``, floats ``[layers, heads, D, D]``. Others are left
-    alone.
+    Tensors ``k`` and ``v``, floats (of 8 bits too) ``[layers, heads, tokens, D]`` each; and if wanted ``protected``,
+    bool (or integers 0 and 1) ``[tokens]``, and ``key_moments``, ``value_moments``, floats ``[layers, heads, D, D]``.
+    Others are left alone.
 
     Raises
     ------
     FileNotFoundError, CacheFileError
         No such file; not such a dump.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no K/V dump at {path}")
-    wanted = ("k", "v", "protected", *_MOMENTS)
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in wanted if name in found}
-    except SafetensorError as error:
-        raise CacheFileError(f"{path} is truncated or not a safetensors file: {error}") from error
+    file = TensorFile(path, "K/V dump", CacheFileError)
+    for name in ("k", "v", *_MOMENTS):
+        if name in file.tensors and file.tensors[name].dtype not in _FLOATS:
+            raise CacheFileError(f"{path}: {name} must be one of {', '.join(_FLOATS)}, not {file.tensors[name].dtype}")
+    tensors = {name: file.read(name) for name in ("k", "v", "protected", *_MOMENTS) if name in file.tensors}
+    # FP8 has hardly any arithmetic; every number of it is one of FP16.
+    tensors = {name: x.half() if x.dtype in _FP8 else x for name, x in tensors.items()}
     missing = [name for name in ("k", "v") if name not in tensors]
     if missing:
         raise CacheFileError(f"{path} must hold tensors 'k' and 'v'; it lacks {missing}")
     k, v = tensors["k"], tensors["v"]
-    if k.dim() != 4 or k.shape != v.shape or not k.is_floating_point() or not v.is_floating_point():
+    if k.dim() != 4 or k.shape != v.shape:
         raise CacheFileError(
-            f"{path}: k and v must be floats of one shape [layers, heads, tokens, D], "
-            f"not {k.dtype} {list(k.shape)} and {v.dtype} {list(v.shape)}"
+            f"{path}: k and v must be of one shape [layers, heads, tokens, D], not {list(k.shape)} and {list(v.shape)}"
         )
     layers, heads, tokens, head_dim = k.shape
     protected = tensors.get("protected")

@@ -15,7 +15,7 @@ from golden.kv.transforms import fold_of
 from spec import checks
 from spec.kv_block import EXPONENT_BIAS
 
-__all__ = ["Scales", "store_minima", "store_scales"]
+__all__ = ["ScaleError", "Scales", "store_minima", "store_scales"]
 
 FP16_MAX = 65504.0
 _EXPONENTS = (-EXPONENT_BIAS, 31 - EXPONENT_BIAS)
@@ -61,9 +61,18 @@ class Scales:
         return stored if self.fold is None else stored / self.fold
 
 
+class ScaleError(ValueError):
+    """A scale or minimum that its format cannot hold; ``index`` is its place in the tensor."""
+
+    def __init__(self, message: str, bad: torch.Tensor) -> None:
+        super().__init__(message)
+        self.index = bad.nonzero()[0].tolist()
+
+
 def _fits_fp16(x: torch.Tensor, name: str) -> None:
-    if not torch.isfinite(x).all() or (x.abs() > FP16_MAX).any():
-        raise ValueError(f"{name} must be finite and at most {FP16_MAX:g} in magnitude, not {x.abs().max().item():g}")
+    bad = ~(x.abs() <= FP16_MAX)
+    if bad.any():
+        raise ScaleError(f"{name} must be finite and at most {FP16_MAX:g} in magnitude, not {x[bad][0].item():g}", bad)
 
 
 def store_scales(x: torch.Tensor, kind: str, *, transform: str = "none") -> Scales:
@@ -80,7 +89,7 @@ def store_scales(x: torch.Tensor, kind: str, *, transform: str = "none") -> Scal
     checks.choice("metadata", kind, METADATA)
     _fits_fp16(x, "the scale")
     if (x < 0).any():
-        raise ValueError(f"the scale must not be negative, not {x.min().item():g}")
+        raise ScaleError(f"the scale must not be negative, not {x.min().item():g}", x < 0)
     if kind == "fp16" and transform == "none":
         return Scales(kind, x.to(torch.float16), None)
     fold = None if transform == "none" else fold_of(transform, x.shape[-1])
@@ -99,8 +108,13 @@ def store_scales(x: torch.Tensor, kind: str, *, transform: str = "none") -> Scal
         raw = torch.where((down < up) | ((down == up) & (below % 2 == 0)), below, above)
     else:
         raw = torch.round(units)
-    if (torch.ldexp(largest, -exponent) > limit).any():
-        raise ValueError(f"the scale must be at most {limit} * 2^{highest}, not {largest.max().item():g}")
+    bad = units > limit
+    if bad.any():
+        raise ScaleError(
+            f"the scale must be at most {limit} * 2^{highest} with metadata {kind}, not {x[bad][0].item():g}"
+            + (" (fp16 metadata takes 65504)" if transform == "none" else " (transformed)"),
+            bad,
+        )
     return Scales(kind, raw.to(torch.int16), exponent.to(torch.int8), fold)
 
 

@@ -7,6 +7,7 @@ import torch
 __all__ = ["Residual", "write_fp16", "write_int8"]
 
 FP16_MAX = 65504.0
+"""Largest finite FP16 number."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Residual:
 
 
 def _checked(x: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(x).all() or (x.abs() > FP16_MAX).any():
+    x = x.double()
+    if not (x.abs() <= FP16_MAX).all():
         raise ValueError(f"x must be finite and at most {FP16_MAX:g} in magnitude")
-    return x.double()
+    return x
 
 
 def write_fp16(x: torch.Tensor) -> Residual:

@@ -1,11 +1,15 @@
 """Adapter tables (RLKV's `adapter_weights.tsv`): one learned gate per (layer, KV head)."""
 
 import math
+import re
 from pathlib import Path
 
 import torch
 
 __all__ = ["AdapterError", "load_adapter"]
+
+
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 class AdapterError(ValueError):
@@ -31,17 +35,14 @@ def load_adapter(path: Path | str, *, layers: int | None = None, heads: int | No
         No such file, an empty one, lines of different lengths, something that is not a finite number, a wrong shape.
     """
     try:
-        lines = Path(path).read_text(encoding="ascii").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError(f"cannot read adapter table {path}: {error}") from error
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
         row = []
         for column, text in enumerate(line.split("\t"), 1):
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
+            value = float(text) if _NUMBER.fullmatch(text.strip(" ")) else math.inf
             if not math.isfinite(value):
                 raise AdapterError(f"{path}, line {number}, column {column}: must be a finite number, not {text!r}")
             row.append(value)

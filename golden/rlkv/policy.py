@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from golden.arguments import tensor
 from spec import checks
 from spec.rlkv import RlkvConfig
 
@@ -78,7 +79,8 @@ def select_full(adapter: torch.Tensor, sparsity: float) -> HeadPolicy:
     sparsity : float
         Share of window heads, 0..1.
     """
-    if adapter.dim() != 2 or not adapter.numel():
+    adapter = tensor("adapter", adapter, ("layers", "heads"))
+    if not adapter.numel():
         raise ValueError(f"adapter must be [layers, heads], not {list(adapter.shape)}")
     if not torch.isfinite(adapter).all():
         raise ValueError("adapter must be finite")

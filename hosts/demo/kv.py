@@ -13,14 +13,13 @@ from gen.tops import KV_ENGINES
 from golden.kv.bits import effective_bits
 from golden.kv.block import Block
 from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat
-from golden.kv.engine_model import decode
 from golden.kv.float64 import decibels, float64_values
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache, pack_cache
 from golden.kv.protection import protected_tokens, protection_scores
 from golden.llm import KV, MODEL_NAME, capture_activations, capture_kv, text_hash
 from hosts.demo.report import Column, Item, Section
-from hosts.kv_dequantizer import TOP, by_channel, emit_engine, run_packets
+from hosts.kv_dequantizer import TOP, by_channel, emit_engine, mismatches, run_packets
 from sim.build import Built, build
 from sim.runner import SimulationError
 from spec.kv_config import KvEngineConfig
@@ -169,14 +168,11 @@ def _run_item(built: Built, engine: KvEngineConfig, job: Workload, kv: KV, prote
     except SimulationError as error:
         item.more["error"] = str(error).splitlines()[0]
         return item
-    item.compared, item.cycles, item.mismatches = output.elements, output.cycles, sum(output.wrong)
+    item.compared, item.cycles = output.elements, output.cycles
+    item.mismatches = mismatches(output, packed.blocks, engine)
     error, worst, exact = [], 0.0, []
-    for block, original, values, tokens in zip(
-        packed.blocks, packed.originals, output.values, output.tokens, strict=True
-    ):
+    for block, original, values in zip(packed.blocks, packed.originals, output.values, strict=True):
         found = by_channel(values, block, engine)
-        item.mismatches += int((decode(block).values.view(np.uint16) != found.view(np.uint16)).sum())
-        item.mismatches += block.header.channels * int((tokens != block.tokens).sum())
         got = found.astype(np.float64)
         error.append(original - got)
         worst = max(worst, float(np.abs(error[-1]).max() / np.abs(original).max()))

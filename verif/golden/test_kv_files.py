@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
 from golden.kv.bits import bits_table, cache_bits, effective_bits
 from golden.kv.cache import LayerCache
-from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat, preset
+from golden.kv.config import PRESETS, KeyFormat, preset
 from golden.kv.engine_model import decode
 from golden.kv.files import CacheFileError, Dump, load_cache, load_dump, save_cache, save_dump
 from golden.kv.packed import pack_cache
@@ -202,6 +203,75 @@ def test_what_cannot_be_packed_is_refused(kv):
     bad[0, 0, 50, 3] = float("nan")
     with pytest.raises(ValueError, match="finite"):
         pack_cache(bad, kv[1].float(), preset("default"))
-    uneven = CacheFormat(key=KeyFormat(anomalous=0.3), value=ValueFormat())
-    with pytest.raises(ValueError, match=r"segment0 must be in 8\.\.64 and a multiple of 8, not 19"):
-        pack_cache(*kv, uneven)
+    for dim in (4, 12, 100, 1032):
+        with pytest.raises(ValueError, match=rf"head dim D must be in 8\.\.1024 and a multiple of 8, not {dim}"):
+            pack_cache(torch.ones(1, 1, 300, dim), torch.ones(1, 1, 300, dim), preset("default"))
+    with pytest.raises(ValueError, match=r"moments must be None for a head dim D above 128, not for D = 256"):
+        pack_cache(torch.ones(1, 1, 300, 256), torch.ones(1, 1, 300, 256), preset("attention"), moments=[None])
+
+
+def test_shares_of_anomalous_channels_are_whole_bytes():
+    assert [KeyFormat(anomalous=0.3).anomalous_channels(dim) for dim in (64, 72, 128)] == [16, 16, 32]
+    assert [KeyFormat().anomalous_channels(dim) for dim in (16, 24, 64, 72, 80, 96, 128)] == [8, 8, 32, 32, 40, 48, 64]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("k", float("nan"), r"keys must be finite .*not nan \(layer 1, head 1, token 40, channel 6\)"),
+        ("v", float("-inf"), r"values must be finite .*not -inf \(layer 1, head 1, token 40, channel 6\)"),
+        ("v", 65520.0, r"values must be .* at most 65504 .*not 65520 \(layer 1, head 1, token 40, channel 6\)"),
+        ("v", 20000.0, r"layer 1: values of tokens 16\.\.127, head 1, channel 6: the scale must be at most 124 "),
+        ("k", 60000.0, r"layer 1: keys of tokens 16\.\.127, head 1, channel \d+: the scale must be "),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_errors_name_the_place(name, change, message, dtype):
+    tensors = {which: torch.ones(2, 2, 300, 64, dtype=dtype) for which in "kv"}
+    tensors[name][1, 1, 40, 6] = change
+    if change == 60000.0:
+        tensors[name][1, 1, 17:100:2] = change
+    with pytest.raises(ValueError, match=message):
+        pack_cache(tensors["k"], tensors["v"], preset("default"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys": np.ones((1, 1, 300, 64))}, r"keys must be a tensor .*not numpy\.ndarray"),
+        ({"values": torch.ones(1, 1, 300, 64).int()}, "values must be a tensor .*not int32"),
+        ({"keys": torch.ones(1, 1, 300, 64).to_sparse()}, "keys must be dense and have contents, not torch.sparse_coo"),
+        ({"keys": torch.ones(1, 1, 300, 64, device="meta")}, "keys must be dense and have contents, not .* on meta"),
+        ({"keys": torch.ones(1, 300, 64)}, r"keys must be a tensor \[layers, heads, tokens, D\] .*not of shape"),
+        ({"protected": torch.ones(600, dtype=torch.bool)}, "protected must be for 300 tokens, not 600"),
+        ({"protected": torch.ones(300)}, r"protected must be a tensor \[tokens\] of bool, not float32"),
+        ({"protected": [True] * 300}, r"protected must be a tensor .*not builtins\.list"),
+    ],
+)
+def test_arguments_are_refused_by_name(change, message):
+    given = {"keys": torch.ones(1, 1, 300, 64), "values": torch.ones(1, 1, 300, 64), "protected": None} | change
+    name = "vidkv-stp" if given["protected"] is not None else "default"
+    with pytest.raises((TypeError, ValueError), match=message):
+        pack_cache(given["keys"], given["values"], preset(name), protected=given["protected"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_dumps_of_any_float_are_taken(tmp_path, dtype):
+    """And with gradients: what is packed is what FP16 would be."""
+    x = torch.randn(1, 1, 300, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    safetensors.torch.save_file({"k": x, "v": x.clone()}, tmp_path / "dump")
+    dump = load_dump(tmp_path / "dump")
+    found = pack_cache(dump.k.requires_grad_(), dump.v, preset("default"))
+    half = x.float().half() if dtype == torch.float64 else x.half()
+    expected = pack_cache(half, half, preset("default"))
+    if dtype != torch.float64:
+        assert np.array_equal(found.packets, expected.packets)
+    assert found.offsets[-1] == expected.offsets[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fnuz], ids=str)
+def test_dumps_of_other_numbers_are_refused(tmp_path, dtype):
+    x = torch.ones(1, 1, 300, 64).to(dtype)
+    safetensors.torch.save_file({"k": x, "v": x.clone()}, tmp_path / "dump")
+    with pytest.raises(CacheFileError, match="dump: k must be one of F16, BF16, F32, F64, F8_E4M3, F8_E5M2, not "):
+        load_dump(tmp_path / "dump")

@@ -1,6 +1,7 @@
 """What a user does: dump, pack, simulate; and the demo's verdict on the KV engine."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -14,13 +15,16 @@ from gen import cli
 from gen.tops import KV_ENGINES
 from golden.kv.config import PRESETS
 from golden.kv.dump import dump_model
-from golden.kv.engine_model import add_centre, decode
+from golden.kv.engine_model import add_centre, decode, marked_beats
 from golden.kv.files import load_cache
 from golden.llm import CheckpointNotFoundError
+from golden.weights import pack as pack_weight
+from golden.weights import quantize, save_packed
 from hosts import kv_simulate as simulate
 from hosts.demo.kv import Workload, run_kv, workloads
 from hosts.demo.report import write_report
-from hosts.kv_dequantizer import TOP, emit_engine
+from hosts.kv_dequantizer import TOP, EngineOutput, emit_engine, mismatches, needed_config
+from spec.datatypes import Datatype
 
 TINY = KV_ENGINES["tiny"]
 SHAPE = (2, 1, 300, 64)
@@ -42,11 +46,7 @@ def invoke(*arguments):
 
 
 def engine(*arguments):
-    import typer
-
-    app = typer.Typer()
-    app.command()(simulate.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(simulate.app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.sim
@@ -98,6 +98,104 @@ def test_keys_without_their_centre(dump, tmp_path):
         np.testing.assert_array_equal(found.tensors["k"][layer, head, :16], sinks + np.float16(0))
 
 
+@pytest.mark.sim
+def test_marks_are_compared_with_the_models(tmp_path, seed):
+    """Elements beyond FP16 are no mismatches where the model has them too."""
+    torch.manual_seed(seed)
+    k = 30000 * torch.randn(SHAPE).sign()
+    safetensors.torch.save_file({"k": k.half(), "v": torch.randn(SHAPE).half()}, tmp_path / "dump")
+    packed = tmp_path / "packed.safetensors"
+    assert invoke(tmp_path / "dump", "--format", "keys-s2", "--output", packed).exit_code == 0
+    result = engine(packed, "--output", tmp_path / "out", "--lanes", 4)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"PASS: .* 0 mismatches; [1-9][\d,]* beyond FP16, marked as in the model", result.output)
+    cache = load_cache(packed)
+    blocks = [block for kind in ("key", "value") for _, _, block in cache.blocks(kind)]
+    beyond = sum(int(decode(block).overflow.sum()) for block in blocks)
+    assert f" {beyond:,} beyond FP16" in result.output
+
+
+def test_a_missing_or_an_additional_mark_is_a_mismatch(dump, tmp_path):
+    packed = tmp_path / "packed.safetensors"
+    assert invoke(dump[0], "--output", packed).exit_code == 0
+    blocks = [block for _, _, block in load_cache(packed).blocks("value")][:2]
+    config = needed_config([block.header for block in blocks], 4)
+    decoded = [decode(block) for block in blocks]
+    output = EngineOutput(
+        values=[one.values.view(np.uint16)[:, block.channels] for one, block in zip(decoded, blocks, strict=True)],
+        tokens=[one.tokens for one in decoded],
+        wrong=[0, 0],
+        marked=[np.zeros(one.values.size // 4, bool) for one in decoded],
+        cycles=1,
+        seconds=1.0,
+    )
+    assert mismatches(output, blocks, config) == 0
+    output.marked[1][5] = True
+    assert mismatches(output, blocks, config) == 4
+    overflow = replace(decoded[0], overflow=decoded[0].overflow.copy())
+    overflow.overflow[3, 17] = True
+    marks = marked_beats(blocks[0], overflow, 4)
+    assert (int(marks.argmax()), marks[3 * 16 + 4 :].all(), len(marks)) == (3 * 16 + 4, True, 112 * 16)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("head_dim", [72, 256])
+def test_other_head_dims(tmp_path, seed, head_dim):
+    torch.manual_seed(seed)
+    shape = (1, 2, 300, head_dim)
+    tensors = {name: torch.randn(shape).half() for name in "kv"}
+    safetensors.torch.save_file(tensors, tmp_path / "dump")
+    packed, out = tmp_path / "packed.safetensors", tmp_path / "out"
+    result = invoke(tmp_path / "dump", "--output", packed)
+    assert result.exit_code == 0, result.output
+    result = engine(packed, "--output", out, "--lanes", 4, "--reference", tmp_path / "dump")
+    assert result.exit_code == 0, result.output
+    found = safetensors.torch.load_file(out)
+    for name, least in (("k", 5), ("v", 5)):
+        assert found[name].shape == shape
+        for tokens in (slice(0, 16), slice(200, 300)):
+            assert torch.equal(found[name][:, :, tokens], tensors[name][:, :, tokens])
+        assert float(re.search(rf"{name}: ([\d.]+) dB", result.output)[1]) > least
+
+
+@pytest.mark.parametrize("kind", ["dump", "gguf", "index", "text", "empty", "directory", "fifo", "weights"])
+def test_any_file_for_any_other_is_one_line(dump, tmp_path, kind):
+    """Whatever is given for a model, activations, a dump or a packed cache."""
+    path = tmp_path / "given"
+    if kind == "dump":
+        safetensors.torch.save_file({"k": torch.ones(SHAPE).bfloat16(), "v": torch.ones(SHAPE).bfloat16()}, path)
+    elif kind == "weights":
+        save_packed(path, {"a": pack_weight(quantize(torch.ones(2, 32), Datatype.FP4, group_size=32))})
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(
+            {"gguf": b"GGUF\3\0\0\0", "index": b'{"weight_map": {}}', "text": b"hello, no file", "empty": b""}[kind]
+        )
+    model = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"a.weight": torch.ones(2, 32)}, model)
+    tiny = ["--core", "tiny", "--group-size", 32]
+    for command in (
+        ["pack", path, "--layers", "a", "--output", tmp_path / "out"],
+        ["pack", model, "--layers", "a", *tiny, "--activations", path, "--output", tmp_path / "out"],
+        ["kv-pack", path, "--output", tmp_path / "out"],
+        None,
+    ):
+        if kind == "dump" and command and command[0] == "kv-pack":
+            continue
+        if command is None:
+            result = engine(path, "--output", tmp_path / "out")
+        else:
+            result = CliRunner().invoke(cli.app, [str(word) for word in command])
+        assert (result.exit_code, result.exception.__class__) == (2, SystemExit), result.output
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith(("bitmosaic: ", "simulate: "))
+        assert "given" in last
+    assert not (tmp_path / "out").exists()
+
+
 def test_protected_tokens_are_packed_at_two_bits(dump, tmp_path):
     path, tensors = dump
     packed = tmp_path / "packed.safetensors"
@@ -137,8 +235,8 @@ def test_rounding_for_attention_needs_moments_and_stores_the_same_format(dump, t
         (["--format", "attention"], {}, "must hold 'key_moments' and 'value_moments'"),
         (["--residual", "int4"], {}, "residual must be one of .*not 'int4'"),
         ([], {"k": None}, r"it lacks \['k'\]"),
-        ([], {"v": torch.ones(2, 1, 300, 32)}, "k and v must be floats of one shape"),
-        ([], {"k": torch.ones(SHAPE).int()}, "k and v must be floats of one shape"),
+        ([], {"v": torch.ones(2, 1, 300, 32)}, "k and v must be of one shape"),
+        ([], {"k": torch.ones(SHAPE).int()}, "k must be one of F16, .*not I32"),
         ([], {"k": torch.full(SHAPE, float("nan"))}, "finite"),
         ([], {"v": torch.full(SHAPE, 1e9)}, "finite and at most 65504"),
         ([], {"protected": torch.ones(7)}, r"protected must be \[300\] of 0 and 1"),
@@ -150,7 +248,11 @@ def test_rounding_for_attention_needs_moments_and_stores_the_same_format(dump, t
             "longer than the 16 sinks",
         ),
         ([], {"k": torch.ones(1, 1, 99, 64), "v": torch.ones(1, 1, 99, 64), "protected": None}, "more tokens"),
-        ([], {"k": torch.ones(1, 1, 300, 12), "v": torch.ones(1, 1, 300, 12)}, "channels must be in 8..128"),
+        (
+            [],
+            {"k": torch.ones(1, 1, 300, 12), "v": torch.ones(1, 1, 300, 12)},
+            "head dim D must be in 8..1024 and a multiple",
+        ),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(dump, tmp_path, options, change, message):

@@ -4,6 +4,7 @@ import math
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,6 +101,11 @@ def test_policy_table():
 def test_selection_refuses_bad_tables():
     with pytest.raises(ValueError, match="adapter must be"):
         select_full(torch.zeros(4), 0.5)
+    with pytest.raises(TypeError, match=r"adapter must be a tensor \[layers, heads\] .*not numpy\.ndarray"):
+        select_full(np.ones((2, 2)), 0.5)
+    with pytest.raises(TypeError, match=r"adapter must be a tensor .*not int64"):
+        select_full(torch.ones(2, 2, dtype=torch.int64), 0.5)
+    assert select_full(torch.ones(2, 2, requires_grad=True), 0.5).n_full == 2
     with pytest.raises(ValueError, match="adapter must be finite"):
         select_full(torch.tensor([[math.nan, 1.0]]), 0.5)
 
@@ -121,7 +127,14 @@ def test_table_read_back(tmp_path):
         ("1\t2\n\n1\t2\n", "line 2, column 1"),
         ("1\t2\n1\t2\n3\t4\n", "must have 2 layers, not 3"),
         ("1\t2\t3\n1\t2\t3\n", "must have 2 heads, not 3"),
-        ("\u00bd\t1\n", "cannot read adapter table"),
+        ("\u00bd\t1\n", "line 1, column 1: must be a finite number, not '\u00bd'"),
+        ("0_1\t1\n", "line 1, column 1: must be a finite number, not '0_1'"),
+        ("1\t1_0.5\n", "line 1, column 2: must be a finite number, not '1_0.5'"),
+        ("0,5\t1\n", "line 1, column 1: must be a finite number, not '0,5'"),
+        ("0x1p3\t1\n", "line 1, column 1: must be a finite number"),
+        ("1\tinfinity\n", "line 1, column 2: must be a finite number"),
+        ("1\t1e999\n", "line 1, column 2: must be a finite number"),
+        ("\u0661\t1\n", "line 1, column 1: must be a finite number"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
@@ -129,6 +142,17 @@ def test_bad_tables(tmp_path, text, message):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(AdapterError, match=message):
         load_adapter(path, layers=2, heads=2)
+
+
+def test_tables_of_other_systems(tmp_path):
+    """A byte order mark and other ends of lines; another encoding is refused."""
+    path = tmp_path / "gates.tsv"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(f"\ufeff0.1\t.9{end}1.\t-1E-2{end}".encode())
+        assert load_adapter(path).tolist() == [[0.1, 0.9], [1.0, -0.01]]
+    path.write_text("0.1\t0.9\n", encoding="utf-16")
+    with pytest.raises(AdapterError, match="cannot read adapter table"):
+        load_adapter(path)
 
 
 def test_no_table(tmp_path):
