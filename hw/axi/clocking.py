@@ -4,10 +4,16 @@ from amaranth import ClockDomain, ClockSignal, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-__all__ = ["CLOCK_PORTS", "add_clock"]
+__all__ = ["add_clock", "ports"]
 
-CLOCK_PORTS = {"aclk": In(1), "aresetn": In(1)}
-"""Members for the wrapper's signature."""
+
+def ports(*buses, **others) -> dict[str, wiring.Member]:
+    """Members of a wrapper's signature, in the order of its Verilog: clock and reset, those of ``buses``
+    (:class:`hw.axi.stream.AxiStreamPort`, :class:`hw.axi.lite.AxiLitePort`), and the others."""
+    found = {"aclk": In(1), "aresetn": In(1)}
+    for bus in buses:
+        found |= bus.members
+    return found | others
 
 
 def add_clock(m: Module, component: wiring.Component) -> None:

@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS, load_map
 from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
@@ -64,10 +64,7 @@ class KvAddressGeneratorAxi(wiring.Component):
         self._operations = AxiStreamPort("s", "operations", _whole_bytes(OperationLayout(config)), last=False)
         self._commands = AxiStreamPort("m", "commands", _whole_bytes(CommandLayout(config)))
         self._control = AxiLitePort(ADDRESS_BITS)
-        members = dict(CLOCK_PORTS)
-        for port in (self._operations, self._commands, self._control):
-            members |= port.members
-        super().__init__(members | {"irq": Out(1)})
+        super().__init__(ports(self._operations, self._commands, self._control, irq=Out(1)))
 
     def elaborate(self, platform):
         m = Module()

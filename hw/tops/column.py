@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 from amaranth.utils import ceil_log2
 
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS, load_map
 from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
@@ -55,10 +55,7 @@ class PEColumnAxi(wiring.Component):
         self._activations = AxiStreamPort("s", "activations", 16 * config.lanes)
         self._results = AxiStreamPort("m", "results", 32, user_bits=1, dest_bits=max(1, ceil_log2(config.pes)))
         self._control = AxiLitePort(ADDRESS_BITS)
-        members = dict(CLOCK_PORTS)
-        for port in (*self._weights, self._activations, self._results, self._control):
-            members |= port.members
-        super().__init__(members | {"irq": Out(1)})
+        super().__init__(ports(*self._weights, self._activations, self._results, self._control, irq=Out(1)))
 
     def elaborate(self, platform):
         m = Module()

@@ -4,7 +4,7 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS
 from hw.axi.lite import AxiLitePort
 from hw.axi.stream import AxiStreamPort
@@ -72,10 +72,7 @@ class AcceleratorCoreAxi(wiring.Component):
         self._activations = AxiStreamPort("s", "activations", 16 * config.datapath.lanes)
         self._results = AxiStreamPort("m", "results", 32 * lanes, keep=True, user_bits=2 * lanes)
         self._control = AxiLitePort(ADDRESS_BITS)
-        members = dict(CLOCK_PORTS)
-        for port in (self._weights, self._activations, self._results, self._control):
-            members |= port.members
-        super().__init__(members | {"irq": Out(1)})
+        super().__init__(ports(self._weights, self._activations, self._results, self._control, irq=Out(1)))
 
     def elaborate(self, platform):
         m = Module()

@@ -4,7 +4,7 @@ from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.stream import AxiStreamPort
 from hw.kv.engine import KvDequantizer
 from hw.kv.errors import COUNTER_BITS
@@ -47,13 +47,9 @@ class KvDequantizerAxi(wiring.Component):
         self.config = config
         self._blocks = AxiStreamPort("s", "", config.input_bits)
         self._elements = AxiStreamPort("m", "", config.output_bits, keep=True, user_bits=OUTPUT_USER_BITS)
-        super().__init__(
-            CLOCK_PORTS
-            | self._blocks.members
-            | self._elements.members
-            | {"error_code": Out(ERROR_BITS), "error_count": Out(COUNTER_BITS), "error_clear": In(1)}
-            | ({"add_centre": In(1)} if config.centre else {})
-        )
+        others = {"error_code": Out(ERROR_BITS), "error_count": Out(COUNTER_BITS), "error_clear": In(1)}
+        others |= {"add_centre": In(1)} if config.centre else {}
+        super().__init__(ports(self._blocks, self._elements, **others))
 
     def elaborate(self, platform):
         m = Module()

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Out
 
 from hw.attention.score.core import ScoreCore
 from hw.attention.score.query_packet import QueryUnpacker
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS, load_map
 from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
@@ -60,10 +60,7 @@ class ScoreCoreAxi(wiring.Component):
         self._packets = PacketPort()
         self._scores = AxiStreamPort("m", "scores", SCORE_BITS, user_bits=len(SCORE_USER))
         self._control = AxiLitePort(ADDRESS_BITS)
-        members = dict(CLOCK_PORTS)
-        for port in (self._queries, self._packets, self._scores, self._control):
-            members |= port.members
-        super().__init__(members | {"irq": Out(1)})
+        super().__init__(ports(self._queries, self._packets, self._scores, self._control, irq=Out(1)))
 
     def elaborate(self, platform):
         m = Module()

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from hw.attention.value.core import ValueCore
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS, load_map
 from hw.axi.lite import AxiLitePort
 from hw.axi.registers import AxiLiteRegisters
@@ -58,10 +58,7 @@ class ValueCoreAxi(wiring.Component):
         self._packets = PacketPort()
         self._results = AxiStreamPort("m", "results", RESULT_BITS, user_bits=1)
         self._control = AxiLitePort(ADDRESS_BITS)
-        members = dict(CLOCK_PORTS)
-        for port in (self._weights, self._packets, self._results, self._control):
-            members |= port.members
-        super().__init__(members | {"irq": Out(1)})
+        super().__init__(ports(self._weights, self._packets, self._results, self._control, irq=Out(1)))
 
     def elaborate(self, platform):
         m = Module()

@@ -4,7 +4,7 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from hw.axi.clocking import CLOCK_PORTS, add_clock
+from hw.axi.clocking import add_clock, ports
 from hw.axi.definitions import ADDRESS_BITS
 from hw.axi.lite import AxiLitePort
 from hw.axi.stream import AxiStreamPort
@@ -35,7 +35,7 @@ class BehindAxiLite(wiring.Component):
         self._inner = inner
         self._port = AxiLitePort(ADDRESS_BITS)
         self._others = {name: member for name, member in inner.signature.members.items() if name != "bus"}
-        super().__init__({**CLOCK_PORTS, **self._port.members, **self._others})
+        super().__init__(ports(self._port, **self._others))
 
     def elaborate(self, platform):
         m = Module()
@@ -63,8 +63,7 @@ class Loopback(wiring.Component):
         self._in, self._out = AxiStreamPort("s", "", **shape), AxiStreamPort("m", "", **shape)
         self._bare_in = AxiStreamPort("s", "bare", 8, last=False)
         self._bare_out = AxiStreamPort("m", "bare", 8, last=False)
-        ports = (self._in, self._out, self._bare_in, self._bare_out)
-        super().__init__(CLOCK_PORTS | {name: member for port in ports for name, member in port.members.items()})
+        super().__init__(ports(self._in, self._out, self._bare_in, self._bare_out))
 
     def elaborate(self, platform):
         m = Module()
