@@ -107,9 +107,8 @@ def find_tops(preset: str, names: list[str] | None = None) -> list:
     ValueError
         If the preset or a name does not exist; the message lists those that do.
     """
-    from gen.tops import PRESETS, tops
+    from gen.tops import tops
 
-    checks.choice("preset", preset, PRESETS)
     found = tops(preset)
     for name in names or ():
         checks.named("top", name, {top.name: top for top in found})

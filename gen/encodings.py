@@ -11,7 +11,6 @@ from pathlib import Path
 
 from amaranth.lib import data
 
-from gen.tops import ADDRESS_GENERATORS
 from hw.rlkv.layouts import CommandLayout, OperationLayout
 from spec.attention import PACKET_USER, QUERY_HEADER, SCORE_DATA, SCORE_USER, WEIGHT_DATA, AttentionError
 from spec.core import CHANNEL_HEADER
@@ -21,6 +20,7 @@ from spec.kv_config import OUTPUT_USER, KvError
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from spec.packet import GROUP_HEADER, ROW_HEADER, Field
 from spec.rlkv import CommandKind, KvPart, RlkvCommand, RlkvConfig, RlkvError, RlkvOp, RlkvOperation
+from spec.system import address_generators
 
 __all__ = ["ENUMS", "LAYOUTS", "Layout", "markdown", "meanings", "transfer_layouts"]
 
@@ -87,7 +87,7 @@ PAGE = Path(__file__).parent / "templates" / "encodings.md"
 
 def markdown() -> str:
     """The document of all encodings."""
-    builds = {preset: transfer_layouts(config) for preset, config in ADDRESS_GENERATORS.items()}
+    builds = {preset: transfer_layouts(config) for preset, config in address_generators().items()}
     parts = {name: layout_table(layout.title, {"bits": layout}) for name, layout in LAYOUTS.items()}
     for place, name in enumerate(("operation", "command")):
         found = {f"bits: `{preset}`": layouts[place] for preset, layouts in builds.items()}

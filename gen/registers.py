@@ -8,11 +8,11 @@ from pathlib import Path
 from peakrdl_cheader.exporter import CHeaderExporter
 
 from gen import c_formats, encodings
-from gen.tops import ADDRESS_GENERATORS
 from hw.axi import definitions
 from hw.axi.definitions import MAPS, FieldKind, Register, RegisterMap, compile_map, load_map
 from shell.output import output_directory, write_file
 from spec import checks
+from spec.system import address_generators
 
 __all__ = ["c_header", "markdown", "write_registers"]
 
@@ -42,11 +42,11 @@ def write_registers(out_dir: Path, *, preset: str = "paper", docs: Path | None =
     """
     out_dir = Path(out_dir)
     docs = Path(docs or out_dir)
-    checks.choice("preset", preset, ADDRESS_GENERATORS)
+    generator = checks.named("preset", preset, address_generators())
     output_directory(out_dir, "out")
     texts = {out_dir / f"{load_map(name).name}.h": c_header(name) for name in MAPS}
     texts[out_dir / "bitmosaic_formats.h"] = c_formats.formats_header()
-    texts[out_dir / "bitmosaic_transfers.h"] = c_formats.transfers_header(preset, ADDRESS_GENERATORS[preset])
+    texts[out_dir / "bitmosaic_transfers.h"] = c_formats.transfers_header(preset, generator)
     texts |= {docs / "registers.md": markdown(), docs / "encodings.md": encodings.markdown()}
     for path, text in texts.items():
         write_file(path, text)

@@ -22,19 +22,16 @@ from hw.tops.core import AcceleratorCoreAxi
 from hw.tops.kv_dequantizer import KvDequantizerAxi
 from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
-from spec import checks, config
+from spec import checks
 from spec.attention import AttentionConfig
-from spec.core import CORE_PRESETS, CoreConfig
+from spec.config import ColumnConfig
+from spec.core import CoreConfig
 from spec.kv_config import KvEngineConfig
-from spec.kv_formats import KvTransform
 from spec.prealigned import PrealignedConfig
-from spec.rlkv import RLKV_PRESETS, RlkvConfig
+from spec.rlkv import RlkvConfig
+from spec.system import SYSTEMS
 
 __all__ = [
-    "ADDRESS_GENERATORS",
-    "ATTENTION_CORES",
-    "KV_ENGINES",
-    "PRESETS",
     "Top",
     "address_generator_parameters",
     "attention_parameters",
@@ -42,28 +39,6 @@ __all__ = [
     "kv_parameters",
     "tops",
 ]
-
-PRESETS = tuple(dict.fromkeys((*config.PRESETS, *CORE_PRESETS)))
-
-KV_ENGINES = {
-    "paper": {
-        "kv_dequantizer_axi": KvEngineConfig(),
-        # VidKV's own transform, at the rate of its one butterfly pipeline, and its FP16 metadata.
-        "kv_dequantizer_rfft_axi": KvEngineConfig(
-            lanes=4, transforms=frozenset({KvTransform.WHT, KvTransform.RFFT}), scale_bits=11
-        ),
-    },
-    # Whoever wants whole keys: in channel order, and with their centre.
-    "tiny": {"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64, interleave=True, centre=True)},
-}
-"""Preset -> top -> what the KV engine is built for."""
-
-_ALL_KEYS = {"minima": True, "transforms": frozenset({KvTransform.WHT, KvTransform.RFFT})}
-ATTENTION_CORES = {"paper": AttentionConfig(channels=128, **_ALL_KEYS), "tiny": AttentionConfig(**_ALL_KEYS)}
-"""Preset -> what the attention cores are built for."""
-
-ADDRESS_GENERATORS = {"paper": RLKV_PRESETS["llama-3.1-8b"], "tiny": RLKV_PRESETS["tiny"]}
-"""Preset -> the model that the KV address generator is built for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +90,19 @@ def core_parameters(core: CoreConfig) -> dict[str, Any]:
 
 def tops(preset: str) -> list[Top]:
     """The tops of a preset, integrated ones first. Raises ValueError for an unknown preset, naming the known."""
-    checks.choice("preset", preset, PRESETS)
-    core = core_tops(CORE_PRESETS[preset]) if preset in CORE_PRESETS else []
-    return [*core, *(column_tops(preset) if preset in config.PRESETS else [])]
+    system = checks.named("preset", preset, SYSTEMS)
+    found = core_tops(system.core) if system.core else []
+    found += column_tops(system.column) if system.column else []
+    for name, engine in system.kv_engines.items():
+        found.append(Top(name=name, component=partial(KvDequantizerAxi, engine), parameters=kv_parameters(engine)))
+    if attention := system.attention:
+        parameters = attention_parameters(attention)
+        for name, component in (("score_core_axi", ScoreCoreAxi), ("value_core_axi", ValueCoreAxi)):
+            found.append(Top(name=name, component=partial(component, attention), parameters=parameters))
+    if generator := system.address_generator:
+        component, parameters = partial(KvAddressGeneratorAxi, generator), address_generator_parameters(generator)
+        found.append(Top(name="kv_address_generator_axi", component=component, parameters=parameters))
+    return found
 
 
 def core_tops(core: CoreConfig) -> list[Top]:
@@ -132,10 +117,8 @@ def core_tops(core: CoreConfig) -> list[Top]:
     return found
 
 
-def column_tops(preset: str) -> list[Top]:
-    """The column of bit-serial PEs, its parts, the KV engines, the attention cores and the KV address generator."""
-    column = config.preset(preset)
-    attention, generator = ATTENTION_CORES[preset], ADDRESS_GENERATORS[preset]
+def column_tops(column: ColumnConfig) -> list[Top]:
+    """The column of bit-serial PEs and its parts."""
     pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
     digits = {"digit_bits": column.digit_bits}
     decoder = {"lanes": column.lanes, "signed_special_terms": column.signed_special_terms}
@@ -170,17 +153,4 @@ def column_tops(preset: str) -> list[Top]:
         ),
         Top(name="group_accumulator", component=lambda: GroupAccumulator(column), parameters=asdict(column)),
         Top(name="fp32_adder", component=Fp32Adder),
-        *[
-            Top(name=name, component=partial(KvDequantizerAxi, engine), parameters=kv_parameters(engine))
-            for name, engine in KV_ENGINES[preset].items()
-        ],
-        *[
-            Top(name=name, component=partial(component, attention), parameters=attention_parameters(attention))
-            for name, component in (("score_core_axi", ScoreCoreAxi), ("value_core_axi", ValueCoreAxi))
-        ],
-        Top(
-            name="kv_address_generator_axi",
-            component=lambda: KvAddressGeneratorAxi(generator),
-            parameters=address_generator_parameters(generator),
-        ),
     ]

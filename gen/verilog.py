@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from amaranth import tracer
 from amaranth.back import rtlil
 from amaranth.hdl import _nir
 from amaranth.lib import wiring
 
 from gen import __version__
+from gen.signal_names import get_var_name
 from gen.yosys import run_yosys
 from hw.sharing import ModuleLibrary
 from shell.output import write_file
@@ -106,7 +108,7 @@ def to_verilog(component: wiring.Component, name: str) -> tuple[str, list[dict]]
     if not isinstance(name, str) or not _IDENTIFIER.match(name):
         raise ValueError(f"name must be letters, digits and underscores, starting with a letter, not {name!r}")
     library = ModuleLibrary(name)
-    with _zeros_unwritten():
+    with _zeros_unwritten(), patch.object(tracer, "get_var_name", get_var_name):
         il = rtlil.convert(component, name=name, platform=library, emit_src=False)
     il = _flat_names("\n".join([il, *library.modules.values()]))
     _refuse_initialised_rams(il)

@@ -1,6 +1,6 @@
-"""Configuration of the accelerator core, its presets, and how a job is cut into blocks (docs/core.md)."""
+"""Configuration of the accelerator core, and how a job is cut into blocks (docs/core.md)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from spec import checks
@@ -9,7 +9,7 @@ from spec.datatypes import MAX_CODE_BITS
 from spec.packet import GROUP_HEADER_BITS, GROUP_SIZES, MAX_ROW_LENGTH, ROW_HEADER_BITS, WORD_BITS, Field
 from spec.prealigned import PrealignedConfig
 
-__all__ = ["CHANNEL_HEADER", "CORE_PRESETS", "CoreConfig", "Tiling", "core_preset", "split"]
+__all__ = ["CHANNEL_HEADER", "CoreConfig", "Tiling", "split"]
 
 CHANNEL_HEADER = (
     Field("channel_scale", 0, 32, "FP32 scale of the output channel"),
@@ -149,36 +149,3 @@ class CoreConfig:
             outputs=ragged(blocks, rows, outputs),
             chunks=ragged(groups, unit, inputs),
         )
-
-
-CORE_PRESETS = {
-    "dense": CoreConfig(),
-    "paper": CoreConfig(drain_chains=1, datapath=BitSerialConfig()),
-    "edge": CoreConfig(
-        rows=4,
-        columns=4,
-        token_sets=1,
-        drain_chains=1,
-        datapath=PrealignedConfig(lanes=8),
-        chunk=256,
-        block_outputs=64,
-        result_lanes=1,
-    ),
-    "tiny": CoreConfig(
-        rows=2,
-        columns=2,
-        token_sets=2,
-        drain_chains=1,
-        datapath=PrealignedConfig(lanes=4, group_size=32),
-        chunk=64,
-        block_outputs=8,
-        result_lanes=1,
-    ),
-}
-"""``dense``: 8 x 8 PEs of 16 lanes; ``paper``: 8 x 8 of BitMoD's bit-serial PEs, 4 lanes;
-``edge``: small; ``tiny``: for fast tests, every loop with few iterations."""
-
-
-def core_preset(name: str, **changes) -> CoreConfig:
-    """The named preset, with ``changes`` applied. Raises ValueError for an unknown name, naming the known ones."""
-    return replace(checks.named("preset", name, CORE_PRESETS), **changes)

@@ -9,7 +9,7 @@ from spec.datatypes import Datatype
 from spec.digits import DIGIT_SETS, DigitSet
 from spec.packet import GROUP_SIZES
 
-__all__ = ["PREALIGNED_PRESETS", "PrealignedConfig"]
+__all__ = ["PrealignedConfig"]
 
 ACTIVATION_BITS = range(10, 25)
 LANES = (4, 8, 16, 32)
@@ -96,13 +96,3 @@ class PrealignedConfig:
     def beats(self) -> int:
         """Beats of a full group: cycles per plane."""
         return ceil(self.group_size / self.lanes)
-
-
-PREALIGNED_PRESETS = {
-    "dense": PrealignedConfig(),
-    "dense-fp4": PrealignedConfig(digits=DIGIT_SETS["radix8-fp4"]),
-    "precise": PrealignedConfig(activation_bits=19),
-}
-"""``dense``: FP3 and INT3 in one step, FP4, INT4, INT5 and INT6 in two, INT8 in three; ``dense-fp4``: FP4
-in one, too; ``precise``: ``dense`` at the smallest W whose error is nowhere above that of ``BitSerialPE`` with
-``trunc``, neither median nor maximum, outliers x 100 and real activations included (docs/prealigned-error.md)."""

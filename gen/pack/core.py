@@ -12,8 +12,9 @@ from rich.table import Table
 from gen.pack.selection import Selection
 from shell.output import directory_name, output_directory
 from spec import checks
-from spec.core import CoreConfig, core_preset
+from spec.core import CoreConfig
 from spec.datatypes import Datatype
+from spec.system import core_preset
 
 if TYPE_CHECKING:
     from golden.weights.loss import Loss

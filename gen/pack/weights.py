@@ -15,9 +15,9 @@ from gen.pack.selection import Selection, check_loss, select_layers, tell
 from shell.console import progress_bar, say, stdout
 from shell.output import output_file
 from spec import checks
-from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from spec.packet import MAX_ROW_LENGTH
+from spec.system import SYSTEMS, core_preset
 
 if TYPE_CHECKING:
     from golden.weights.loss import Loss
@@ -51,7 +51,7 @@ def pack(
     ] = 0.5,
     core: Annotated[
         str | None,
-        typer.Option(metavar="PRESET", help=f"Memory images for an accelerator core: {', '.join(CORE_PRESETS)}."),
+        typer.Option(metavar="PRESET", help=f"Memory images for an accelerator core: {', '.join(SYSTEMS)}."),
     ] = None,
     activations: Annotated[
         Path | None, typer.Option(help="With --core: FP16 [tokens, in] of each layer, in a .safetensors file.")

@@ -26,8 +26,9 @@ from hosts.demo.report import Column, Item, Section
 from hw.tops.core import AcceleratorCoreAxi
 from sim.build import build
 from sim.runner import SimulationError
-from spec.core import CoreConfig, core_preset
+from spec.core import CoreConfig
 from spec.datatypes import Datatype
+from spec.system import core_preset
 
 __all__ = ["BLOCK", "run_core_section"]
 

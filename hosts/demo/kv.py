@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gen.tops import KV_ENGINES
 from golden.kv.bits import effective_bits
 from golden.kv.block import Block
 from golden.kv.config import PRESETS, CacheFormat, KeyFormat, ValueFormat
@@ -24,6 +23,7 @@ from sim.build import Built, build
 from sim.runner import SimulationError
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvFormat
+from spec.system import SYSTEMS
 
 __all__ = ["Workload", "run_kv", "workloads"]
 
@@ -216,7 +216,7 @@ def run_kv(
         Told what comes next.
     """
     jobs = workloads() if jobs is None else jobs
-    engines = KV_ENGINES["paper"] if engines is None else engines
+    engines = SYSTEMS["paper"].kv_engines if engines is None else engines
     section = Section("kv", f"{MODEL_NAME}: packed keys and values through the KV dequant engine", COLUMNS)
     built = {}
     for top in dict.fromkeys(job.top for job in jobs):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gen.synth.liberty import GENERIC, KNOWN, Library, load_library
 from gen.synth.liberty_parse import parse
-from spec.prealigned import PREALIGNED_PRESETS
+from studies.density.density import DATAPATHS
 
 __all__ = ["density", "density_markdown", "density_rows", "load_libraries"]
 
@@ -115,7 +115,7 @@ def density(
     from studies.density.density import TILE, report
 
     libraries = load_libraries(liberty_paths(liberty))
-    with progress_bar("density", len(libraries) * (1 + len(PREALIGNED_PRESETS) * len(TILE))) as advance:
+    with progress_bar("density", len(libraries) * (1 + len(DATAPATHS) * len(TILE))) as advance:
         entries = report(libraries, out / "cache", advance, jobs=jobs)
     write_report(entries, out / "report.json")
     stdout.print(*density_tables(entries), sep="\n")

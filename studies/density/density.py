@@ -20,15 +20,16 @@ from hw.prealigned.digits import steps
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
 from spec.config import ColumnConfig
-from spec.core import CORE_PRESETS
 from spec.datatypes import Datatype
-from spec.prealigned import PREALIGNED_PRESETS, PrealignedConfig
+from spec.prealigned import PrealignedConfig
+from spec.system import SYSTEMS
 
 __all__ = ["BIT_SERIAL", "PEERS", "Built", "blocks", "build", "compose", "macs_per_cycle", "report"]
 
 PEERS = Path(__file__).with_name("peers.json")
 DATATYPES = {d.name.lower(): d for d in (Datatype.FP3, Datatype.FP4, Datatype.INT4, Datatype.INT6, Datatype.INT8)}
-CORE = CORE_PRESETS["dense"]
+CORE = SYSTEMS["dense"].core
+DATAPATHS = {name: SYSTEMS[name].core.datapath for name in ("dense", "dense-fp4", "precise")}
 ROWS, COLUMNS, CHAINS = CORE.rows, CORE.columns, CORE.drain_chains
 TILE = {
     "pe": ROWS * COLUMNS,
@@ -147,7 +148,7 @@ def report(
             found = {f"ratio_to_{peer['name']}": _peer_ratio(density, peer, common) for peer in peers}
             return found | {"ratio_to_bitserial_pe": {name: density[name] / baseline[name] for name in density}}
 
-        for preset, config in PREALIGNED_PRESETS.items():
+        for preset, config in DATAPATHS.items():
             built, _results = build(config, library, cache_dir, progress, jobs=jobs)
             area = built.gate_equivalents["pe"]
             rates = {n: macs_per_cycle(config, d, config.group_size) for n, d in DATATYPES.items()}

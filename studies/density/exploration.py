@@ -19,7 +19,8 @@ from gen.synth.liberty import Library
 from gen.synth.recipe import QUICK
 from hw.prealigned.digits import steps
 from spec.digits import DIGIT_SETS
-from spec.prealigned import LANES, PREALIGNED_PRESETS, PrealignedConfig
+from spec.prealigned import LANES, PrealignedConfig
+from spec.system import SYSTEMS
 from studies.density.command import load_libraries
 from studies.density.density import DATATYPES, TILE, build, macs_per_cycle
 
@@ -34,7 +35,7 @@ SHOWN = ("fp3", "fp4", "int6", "int8")
 
 def points() -> Iterator[tuple[str, str, PrealignedConfig]]:
     """(parameter, value, config) of every entry. The base comes once per parameter."""
-    base = PREALIGNED_PRESETS[BASE]
+    base = SYSTEMS[BASE].core.datapath
     for name, digits in DIGIT_SETS.items():
         yield "digit set", name, replace(base, digits=digits)
     for lanes in LANES:
@@ -66,7 +67,7 @@ def exploration(
                 {
                     "parameter": parameter,
                     "value": value,
-                    "is_base": config == PREALIGNED_PRESETS[BASE],
+                    "is_base": config == SYSTEMS[BASE].core.datapath,
                     "library": library.name,
                     "estimate": library.is_estimate,
                     "steps": {name: steps(DATATYPES[name], config.digits) for name in SHOWN},
@@ -76,7 +77,7 @@ def exploration(
                     "macs_per_cycle": rates,
                 }
             )
-        base = next(density for config, density in densities if config == PREALIGNED_PRESETS[BASE])
+        base = next(density for config, density in densities if config == SYSTEMS[BASE].core.datapath)
         for entry, (_config, density) in zip(found, densities, strict=True):
             entry["density_to_base"] = {name: density[name] / base[name] for name in SHOWN}
         entries += found

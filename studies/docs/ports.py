@@ -5,8 +5,9 @@ from pathlib import Path
 
 from amaranth.lib.wiring import Component
 
-from gen.tops import PRESETS, tops
+from gen.tops import tops
 from golden.document import write_between_markers
+from spec.system import SYSTEMS
 
 __all__ = ["MARKERS", "PAGE", "axi_tops", "markdown", "ports"]
 
@@ -25,7 +26,7 @@ def ports(component: Component) -> dict[str, tuple[str, int]]:
 
 def axi_tops() -> Iterator[tuple[str, str, Component]]:
     """Preset, name and component of every top with AXI ports."""
-    for preset in PRESETS:
+    for preset in SYSTEMS:
         for top in tops(preset):
             if "aclk" in (component := top.component()).signature.members:
                 yield preset, top.name, component

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from spec.bitserial import BitSerialConfig
-from spec.core import CORE_PRESETS, CoreConfig, core_preset
+from spec.core import CoreConfig
+from spec.system import SYSTEMS, core_preset
 
 __all__ = ["SMALL", "small_core"]
 
@@ -18,7 +19,7 @@ SMALL = {
 
 def small_core(name: str) -> CoreConfig:
     """The core of this name, or the preset. Raises ValueError for an unknown name, naming the known ones."""
-    known = CORE_PRESETS | SMALL
+    known = {preset: system.core for preset, system in SYSTEMS.items()} | SMALL
     if name not in known:
         raise ValueError(f"preset must be one of {tuple(known)}, not {name!r}")
     return known[name]

@@ -8,8 +8,9 @@ from golden.core.streams import Packets
 from hosts.core import CoreRequest, run_core
 from hw.tops.core import AcceleratorCoreAxi
 from sim.design import build_design
-from spec.core import CoreConfig, core_preset
+from spec.core import CoreConfig
 from spec.datatypes import Datatype
+from spec.system import core_preset
 from verif.core.configs import small_core
 from verif.core.reference import Group, Problem, products, scaled
 from verif.core.streams import activation_packets, read_results, result_beats, weight_packets

@@ -17,9 +17,9 @@ from hw.tops.core import AcceleratorCoreAxi
 from sim.build import ROOT
 from sim.runner import run
 from sim.toolchain import environment
-from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
+from spec.system import SYSTEMS, core_preset
 from studies.docs.ports import ports
 from verif.core.driver import Device, Job, Platform, Tiling, compile_driver, load_driver
 from verif.core.fuzz import build_core
@@ -58,7 +58,7 @@ def device_of(config):
     return Device(None, *counts, sizes, datatypes, config.max_inputs, config.max_outputs)
 
 
-@pytest.mark.parametrize("preset", CORE_PRESETS)
+@pytest.mark.parametrize("preset", SYSTEMS)
 def test_driver_cuts_jobs_as_the_core_does(library, rng, preset):
     driver, config = load_driver(library), core_preset(preset)
     device, found = device_of(config), Tiling()

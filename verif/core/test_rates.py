@@ -6,8 +6,9 @@ import torch
 
 from golden.core import CoreJob, activation_stream, core_layer, result_beats, result_matrix, weight_stream
 from hosts.core import CoreRequest, run_core
-from spec.core import CoreConfig, core_preset
+from spec.core import CoreConfig
 from spec.datatypes import Datatype
+from spec.system import core_preset
 from verif.core.fuzz import build_core
 from verif.golden.weights_helpers import random_weight
 

@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from hw.core.schedule import MOST_DELAY, SumSchedule
 from hw.prealigned.accumulator import RunningSums
-from spec.core import core_preset
+from spec.system import core_preset
 from verif.core.configs import SMALL
 
 CONFIGS = {"dense": core_preset("dense"), "edge": core_preset("edge"), **SMALL}

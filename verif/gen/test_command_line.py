@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from gen import cli
 from gen.synth import liberty
 from gen.synth.liberty import GENERIC
+from spec import checks
 from verif.gen.toys import Adder, Buffer, Clash, ToyTop
 
 TOPS = {"paper": [ToyTop("adder", Adder), ToyTop("buffer", Buffer)], "broken": [ToyTop("x", Adder), ToyTop("y", Clash)]}
@@ -20,7 +21,7 @@ TOPS = {"paper": [ToyTop("adder", Adder), ToyTop("buffer", Buffer)], "broken": [
 def run(tmp_path, monkeypatch):
     """Runs the command in an empty directory with toy presets."""
     toys = types.ModuleType("gen.tops")
-    toys.PRESETS, toys.tops = tuple(TOPS), TOPS.__getitem__
+    toys.tops = lambda preset: checks.named("preset", preset, TOPS)
     monkeypatch.setitem(sys.modules, "gen.tops", toys)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIBERTY", raising=False)

@@ -15,8 +15,8 @@ from gen.pack.selection import Selection
 from golden.core import activation_stream, weight_image, weight_stream
 from golden.core.files import memh, read_weight
 from golden.weights import quantize
-from spec.core import core_preset
 from spec.datatypes import Datatype
+from spec.system import core_preset
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_damage_is_found(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--core", "huge"], "preset must be one of dense, paper, edge, tiny, not 'huge'"),
+        (["--core", "huge"], "preset must be one of paper, tiny, dense, edge, dense-fp4, precise, not 'huge'"),
         (["--group-size", 128], "group_size for core tiny must be one of 32, not 128"),
         (["--lanes", 4], "lanes follows from --core, and must not be given with it"),
         (["--output", "model.safetensors"], "output with --core must be a directory, and model.safetensors is a file"),

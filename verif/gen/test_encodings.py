@@ -9,7 +9,6 @@ import torch
 
 from gen.encodings import LAYOUTS, markdown, transfer_layouts
 from gen.registers import write_registers
-from gen.tops import ADDRESS_GENERATORS
 from golden.attention.query_packet import write_query
 from golden.attention.slots import write_slots
 from golden.core import weight_stream
@@ -18,10 +17,10 @@ from sim import layout as amaranth_layout
 from sim.beats import to_ints
 from sim.build import ROOT
 from spec.attention import AttentionError
-from spec.core import core_preset
 from spec.kv_block import HEADER_CHECK, KvHeader
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from spec.rlkv import RlkvOp
+from spec.system import address_generators, core_preset
 from verif.golden.weights_helpers import random_weight
 
 STRICT = ["-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wsign-conversion", "-pedantic", "-O1"]
@@ -52,12 +51,12 @@ int fits_{layout.name}(const uint64_t *v) {{ {struct} {" ".join(sets)} return bi
 """
 
 
-@pytest.fixture(scope="module", params=ADDRESS_GENERATORS)
+@pytest.fixture(scope="module", params=address_generators())
 def compiled(request, tmp_path_factory):
     """Preset and a shared library of the headers' functions."""
     path = tmp_path_factory.mktemp(request.param)
     write_registers(path, preset=request.param)
-    layouts = [*LAYOUTS.values(), *transfer_layouts(ADDRESS_GENERATORS[request.param])]
+    layouts = [*LAYOUTS.values(), *transfer_layouts(address_generators()[request.param])]
     helpers = """
 uint32_t odd(uint64_t word);
 uint32_t odd(uint64_t word) { return bitmosaic_odd(word); }
@@ -115,7 +114,7 @@ def test_every_word_packs_as_its_fields_say(compiled, rng):
 
 def test_transfers_pack_as_the_hardware_reads_them(compiled, rng):
     preset, library = compiled
-    config = ADDRESS_GENERATORS[preset]
+    config = address_generators()[preset]
     for layout, hardware in zip(transfer_layouts(config), (OperationLayout, CommandLayout), strict=True):
         for _ in range(50):
             values = random_fields(layout, rng)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import gen
-from gen.tops import KV_ENGINES, PRESETS, tops
+from gen.tops import tops
 from gen.verilog import to_verilog
 from hw.tops.core import AcceleratorCoreAxi
 from sim.build import lint
-from spec.core import core_preset
+from spec.system import SYSTEMS, core_preset
 
 ROOT = Path(gen.__file__).parents[1]
 # The command with every import of torch, of the models and of the simulator refused.
@@ -31,6 +31,8 @@ app(sys.argv[1:])
 """
 
 
+VERILOG = ("paper", "tiny", "dense", "edge")
+"""Presets whose Verilog is emitted here: the others are `dense` with other digits or widths."""
 AGAIN = ("core", "pe_column_axi", "kv_dequantizer_axi", "kv_address_generator_axi")
 """Tops of ``tiny`` that are emitted twice: one of each kind."""
 
@@ -46,7 +48,7 @@ def verilog(preset: str, out: Path, hash_seed: str, names: tuple[str, ...] = ())
     )
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VERILOG)
 def test_every_top_is_stable_and_clean(tmp_path, preset):
     verilog(preset, tmp_path / "0", "0")
     again = preset == "tiny"
@@ -86,10 +88,10 @@ def test_large_array_is_quick_and_small():
     assert len(texts[1]) < 4e6
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SYSTEMS)
 def test_kv_engines_say_what_they_are_built_for(preset):
     parameters = {top.name: top.parameters for top in tops(preset)}
-    for name, engine in KV_ENGINES.get(preset, {}).items():
+    for name, engine in SYSTEMS[preset].kv_engines.items():
         stated = json.loads(json.dumps(parameters[name]))
         assert stated["lanes"] == engine.lanes
         assert stated["max_channels"] == engine.max_channels
@@ -99,5 +101,5 @@ def test_kv_engines_say_what_they_are_built_for(preset):
 
 def test_synthesis_takes_the_parts_of_the_bit_serial_core():
     """The core of `paper`, whose parts are tops, only when it is named; others with their presets."""
-    on_request = {preset: [top.name for top in tops(preset) if top.on_request] for preset in PRESETS}
-    assert on_request == {preset: ["core"] if preset == "paper" else [] for preset in PRESETS}
+    on_request = {preset: [top.name for top in tops(preset) if top.on_request] for preset in SYSTEMS}
+    assert on_request == {preset: ["core"] if preset == "paper" else [] for preset in SYSTEMS}

@@ -26,13 +26,13 @@ from golden.core import (
 )
 from golden.prealigned import align, group_values
 from golden.weights import QuantizedWeight, unpack_rows
-from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
 from spec.prealigned import PrealignedConfig
+from spec.system import core_preset
 from verif.golden.weights_helpers import random_activations, random_weight, same
 from verif.prealigned import reference as oracle
 
-TINY = CORE_PRESETS["tiny"]  # 2 x 2 PEs, 4 tokens a block, 32 weights a group, 64 a chunk, 8 channels a super-block
+TINY = core_preset("tiny")  # 2 x 2 PEs, 4 tokens a block, 32 weights a group, 64 a chunk, 8 channels a super-block
 NAN16 = 0x7E00
 
 

@@ -14,11 +14,11 @@ from golden.core import (
     job_model,
     weight_stream,
 )
-from spec.core import CORE_PRESETS, core_preset
 from spec.datatypes import Datatype
+from spec.system import core_preset
 from verif.golden.weights_helpers import random_activations, random_weight
 
-TINY = CORE_PRESETS["tiny"]  # 2 x 2 PEs, 4 tokens a block, 32 weights a group, 64 a chunk, 8 channels a super-block
+TINY = core_preset("tiny")  # 2 x 2 PEs, 4 tokens a block, 32 weights a group, 64 a chunk, 8 channels a super-block
 NAN16 = 0x7E00
 
 

@@ -10,8 +10,8 @@ from golden.llm import CheckpointNotFoundError, layer_weight
 from hosts.demo import core
 from hosts.demo.report import write_report
 from hw.tops.core import AcceleratorCoreAxi
-from spec.core import core_preset
 from spec.datatypes import Datatype
+from spec.system import core_preset
 
 RESULT = re.compile(r"(assign m_axis_results_tdata = )(.*?);")
 

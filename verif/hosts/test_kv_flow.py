@@ -12,7 +12,6 @@ import torch
 from typer.testing import CliRunner
 
 from gen import cli
-from gen.tops import KV_ENGINES
 from golden.kv.config import PRESETS
 from golden.kv.dump import dump_model
 from golden.kv.engine_model import add_centre, decode, marked_beats
@@ -25,8 +24,9 @@ from hosts.demo.kv import Workload, run_kv, workloads
 from hosts.demo.report import write_report
 from hosts.kv_dequantizer import TOP, EngineOutput, emit_engine, mismatches, needed_config
 from spec.datatypes import Datatype
+from spec.system import SYSTEMS
 
-TINY = KV_ENGINES["tiny"]
+TINY = SYSTEMS["tiny"].kv_engines
 SHAPE = (2, 1, 300, 64)
 
 

@@ -74,7 +74,7 @@ def test_report(tmp_path, monkeypatch):
         return SynthResult(**values | {"all_variants": (FAST,), "gate_equivalents": 300.0, "delay_ps": 900.0})
 
     config = PrealignedConfig(lanes=4, group_size=32, activation_bits=10)
-    monkeypatch.setattr(density, "PREALIGNED_PRESETS", {"small": config})
+    monkeypatch.setattr(density, "DATAPATHS", {"small": config})
     monkeypatch.setattr(density, "synthesize", synthesize)
     small, serial = density.report([generic_library()], tmp_path)
     assert (small["design"], serial["design"]) == ("small", density.BIT_SERIAL)

@@ -3,11 +3,11 @@
 import pytest
 
 from gen.synth.liberty import generic_library
-from spec.prealigned import PREALIGNED_PRESETS
+from spec.system import SYSTEMS
 from studies.density import exploration
 from studies.density.density import TILE, Built
 
-BASE = PREALIGNED_PRESETS["dense"]
+BASE = SYSTEMS["dense"].core.datapath
 
 
 def test_points_change_one_parameter_of_the_base():

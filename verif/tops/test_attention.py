@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from gen.tops import ATTENTION_CORES
 from golden.attention.query_packet import write_query
 from hosts.attention.axi import address_of, score_axi_job, value_axi_job
 from hosts.attention.lists import Exact, KeyList
@@ -19,13 +18,14 @@ from spec.attention import AttentionError
 from spec.kv_block import KvHeader
 from spec.kv_config import KvError
 from spec.kv_formats import KvFormat
+from spec.system import SYSTEMS
 from verif.attention.test_scores import random_list as key_list
 from verif.attention.test_scores import random_run
 from verif.attention.test_scores import spoil as spoil_keys
 from verif.attention.test_value import random_list as value_list
 from verif.attention.test_value import spoil as spoil_values
 
-CONFIG = ATTENTION_CORES["tiny"]
+CONFIG = SYSTEMS["tiny"].attention
 
 
 def octets(beats: np.ndarray, size: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from golden.core import CoreJob, activation_stream, job_model, result_beats, weight_stream
 from hosts.core import accesses
 from sim.runner import run
-from spec.core import core_preset
+from spec.system import core_preset
 from verif.core.fuzz import build_core
 from verif.golden.weights_helpers import random_activations, random_weight
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gen.tops import KV_ENGINES
 from gen.verilog import to_verilog
 from golden.kv.engine_model import CENTRED
 from golden.kv.pack import pack_block
@@ -14,11 +13,12 @@ from sim.runner import run
 from spec.kv_block import KvHeader
 from spec.kv_config import OUTPUT_USER, KvEngineConfig, KvError
 from spec.kv_formats import KvFormat
+from spec.system import SYSTEMS
 from verif.kv.blocks import centre_of, random_block, random_header
 from verif.kv.defects import centre_defects, defects
 from verif.kv.expected import Expected, expect_all
 
-CONFIG = KV_ENGINES["tiny"][TOP]
+CONFIG = SYSTEMS["tiny"].kv_engines[TOP]
 
 
 def on_the_bus(packet: Expected, config: KvEngineConfig) -> dict[str, np.ndarray]:

@@ -59,7 +59,8 @@ class ValueCodes(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         keep = TRITS_PER_BYTE - 1
-        kept, left = Signal(data.ArrayLayout(2, keep), reset_less=True), Signal(range(TRITS_PER_BYTE))
+        kept = Signal(data.ArrayLayout(2, keep), reset_less=True)
+        left = Signal(range(TRITS_PER_BYTE))
         digits, bad, tails = [kept[k] for k in range(keep)], [], []
         for k in range(BYTES):
             m.submodules[f"trits{k}"] = decoder = TritDecoder()

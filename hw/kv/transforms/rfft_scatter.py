@@ -94,7 +94,8 @@ class Scatter(wiring.Component):
         ]
         with m.If(room):
             m.d.sync += there.eq(read)
-        turn, flags = Signal(2, reset_less=True), Signal(2, reset_less=True)
+        turn = Signal(2, reset_less=True)
+        flags = Signal(2, reset_less=True)
         with m.If(read):
             m.d.sync += [
                 tail.eq(tail + 1),
