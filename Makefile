@@ -10,6 +10,12 @@ ifndef PYTHON
 PYTHON := $(or $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 endif
+# What a user sets for other work stays out: assertions, encodings, pytest's and torch's settings. (What the children of
+# a command see is cleared in shell/processes.py.)
+export PYTHONUTF8 := 1
+unexport PYTHONOPTIMIZE PYTHONWARNINGS PYTHONIOENCODING PYTHONINSPECT PYTHONSTARTUP PYTHONDEVMODE
+unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD TORCH_LOGS TORCH_SHOW_CPP_STACKTRACES PYTORCH_JIT
+
 PRESET ?=
 LIBERTY ?=
 JOBS ?= 2

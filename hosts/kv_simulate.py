@@ -19,7 +19,7 @@ from golden.kv.float64 import decibels
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache
 from hosts.kv_dequantizer import TOP, by_channel, emit_engine, mismatches, needed_config, run_packets
-from shell.console import application, command, progress_bar, say
+from shell.console import progress_bar, say, single
 from shell.output import output_file, write_file
 from sim.build import build
 from spec import checks
@@ -173,8 +173,7 @@ def main(
     raise typer.Exit(0 if not found.mismatches else 1)
 
 
-app = application("Simulate packed caches.")
-command(app, main, program="simulate")
+app = single(main, "simulate")
 
 if __name__ == "__main__":
     app()

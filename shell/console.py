@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shell.processes import ToolError, orderly_end
 
-__all__ = ["application", "command", "progress_bar", "say", "stderr", "stdout", "warn"]
+__all__ = ["application", "command", "progress_bar", "say", "single", "stderr", "stdout", "warn"]
 
 _PLAIN = {"markup": False, "emoji": False, "highlight": False}
 stdout = Console(**_PLAIN)
@@ -45,6 +45,8 @@ def command(app: typer.Typer, function: Callable[..., None], *, program: str = "
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
+            if not __debug__:
+                raise ValueError("Python must run with assertions: without -O, and PYTHONOPTIMIZE unset")
             with orderly_end():
                 function(*args, **kwargs)
         except (ValueError, OSError, MemoryError, ToolError) as error:
@@ -52,6 +54,13 @@ def command(app: typer.Typer, function: Callable[..., None], *, program: str = "
             raise typer.Exit(2) from error
 
     return app.command()(wrapped)
+
+
+def single(function: Callable[..., None], program: str) -> typer.Typer:
+    """A command line that is one command, registered as by `command`."""
+    app = application("")
+    command(app, function, program=program)
+    return app
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from golden.kv.engine_model import decode
 from golden.kv.packed import PackedCache, pack_cache
 from golden.kv.residual import write_int8
 from golden.llm import capture_kv
+from shell.console import single
 from spec.attention import GROUP_ROWS, AttentionConfig
 
 __all__ = ["output_errors"]
@@ -109,4 +110,4 @@ def main(docs: Annotated[Path | None, typer.Option(help="Document with the marke
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "error_table")()

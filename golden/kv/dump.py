@@ -9,7 +9,8 @@ import typer
 from golden.kv.files import Dump, save_dump
 from golden.kv.moments import model_moments
 from golden.kv.protection import protected_tokens, protection_scores
-from golden.llm import CheckpointNotFoundError, capture_activations, capture_kv
+from golden.llm import capture_activations, capture_kv
+from shell.console import say, single
 from spec import checks
 
 __all__ = ["dump_model"]
@@ -53,14 +54,10 @@ def main(
     output: Annotated[Path, typer.Option(help="File to write.")] = Path("dump.safetensors"),
 ):
     """Dump keys and values of SmolLM2-135M over real text."""
-    try:
-        dump = dump_model(tokens, start, protect=protect, queries=min(64, tokens - 1), moments=moments)
-        save_dump(output, dump)
-    except (ValueError, OSError, CheckpointNotFoundError) as error:
-        typer.echo(f"dump: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"{output}: k and v {list(dump.k.shape)}")
+    dump = dump_model(tokens, start, protect=protect, queries=min(64, tokens - 1), moments=moments)
+    save_dump(output, dump)
+    say(f"{output}: k and v {list(dump.k.shape)}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "dump")()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from gen.synth.liberty import generic_library, load_library
 from golden.document import write_between_markers
@@ -15,6 +15,7 @@ from hosts.demo.core import run_core_section
 from hosts.demo.kv import run_kv
 from hosts.demo.report import write_report
 from hosts.demo.weights import run_weights
+from shell.console import single, stdout
 from spec.config import preset
 
 OUT_DIR = Path("build/demo")
@@ -37,9 +38,9 @@ def main(
     ] = None,
 ):
     """Run real LLM tensors through the generated Verilog; exit status 1 if anything differs from the golden models."""
-    console = Console()
+    console = stdout
     if not console.is_terminal:  # a log file has room
-        console = Console(width=140)
+        console.width = 140
     unknown = sorted(set(section or SECTIONS) - set(SECTIONS))
     if unknown:
         raise typer.BadParameter(f"section must be one of {', '.join(SECTIONS)}, not {', '.join(unknown)}")
@@ -49,7 +50,9 @@ def main(
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     start = time.perf_counter()
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), console=console
+    ) as progress:
         task = progress.add_task("starting", total=None)
 
         def tell(what: str) -> None:
@@ -72,15 +75,15 @@ def main(
         if document is not None:
             markers = f"<!-- demo {part.name}: make demo -->", f"<!-- end of demo {part.name} -->"
             write_between_markers(document, part.markdown(), markers)
-    verdict = "[bold green]PASS[/]" if passed else "[bold red]FAIL[/]"
+    verdict = Text("PASS", "bold green") if passed else Text("FAIL", "bold red")
     compared = sum(item.compared for part in sections for item in part.items)
     groups = sum(item.more.get("groups", 0) for part in sections for item in part.items)
     console.print(
-        f"{verdict}: {compared:,} outputs ({groups:,} group dot products) of the Verilog compared bit for bit, "
+        verdict + ": " + f"{compared:,} outputs ({groups:,} group dot products) of the Verilog compared bit for bit, "
         f"{time.perf_counter() - start:.0f} s. Report: {out / 'report.json'}"
     )
     raise typer.Exit(0 if passed else 1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "demo")()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from golden.document import write_between_markers
+from shell.console import single
 from studies.density.command import SHOWN, density_markdown
 from studies.density.exploration import exploration_markdown
 
@@ -59,4 +60,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "density")()

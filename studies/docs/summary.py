@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from golden.document import write_between_markers
+from shell.console import single
 from sim.build import ROOT
 from studies.attention.cost import ratio_lines
 from studies.kv import area as kv_report
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "summary")()

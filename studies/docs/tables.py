@@ -11,6 +11,7 @@ from gen.synth.run import SynthResult, synthesize
 from gen.tops import tops
 from gen.verilog import to_verilog
 from golden.document import write_between_markers
+from shell.console import single
 
 LIBRARIES = ("generic", "sky130hd", "asap7")
 MARKERS = "<!-- synthesis: python -m studies.docs.tables -->", "<!-- end of synthesis -->"
@@ -65,4 +66,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    single(main, "tables")()

@@ -10,6 +10,7 @@ from rich.table import Table
 from shell import console
 from shell.processes import ToolError
 from sim.build import ROOT
+from verif.shell.test_processes import HOSTILE
 
 NAMES = ["[/x]", "[red]y", "o[/1]/p", "[link=a]", ":smile:", "\\[b]", "{title}", "[", "]", "'[1]'"]
 
@@ -94,3 +95,22 @@ def test_errors_of_users_are_one_line(capsys, error):
     console.command(app, fail)
     result = CliRunner().invoke(app, [])
     assert (result.exit_code, result.stderr) == (2, "bitmosaic: x\n")
+
+
+def test_without_assertions_nothing_is_run():
+    command = [sys.executable, "-O", "-m", "gen", "registers"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "bitmosaic: Python must run with assertions: without -O, and PYTHONOPTIMIZE unset\n"
+
+
+@pytest.mark.parametrize("top", ["fp32_adder"])
+def test_emission_depends_on_no_setting_of_the_user(tmp_path, top):
+    hostile = {name: value for name, value in HOSTILE.items() if name not in ("PYTHONOPTIMIZE", "PYTHONWARNINGS")}
+    for name, variables in (("plain", {}), ("hostile", hostile), ("spaces", {"TMPDIR": str(tmp_path / "a [b] c")})):
+        (tmp_path / "a [b] c").mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "gen", "verilog", "--preset", "tiny", "--top", top, "--out", tmp_path / name]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    texts = {(tmp_path / name / f"{top}.v").read_bytes() for name in ("plain", "hostile", "spaces")}
+    assert len(texts) == 1

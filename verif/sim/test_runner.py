@@ -10,6 +10,7 @@ import pytest
 from sim import runner
 from sim.build import build
 from sim.runner import SimulationError, run
+from verif.shell.test_processes import HOSTILE
 
 DESIGN = Path(__file__).with_name("defects.v")
 BENCH = "verif.sim.tb_runner"
@@ -50,6 +51,17 @@ def test_failure_names_test_reason_seed_and_replay(design, runs):
     assert again.returncode == 1
     assert "beat 17: got 4, expected 3" in again.stderr
     assert "Seeding Python random module with 1234" in again.stdout
+
+
+@pytest.mark.sim
+def test_settings_of_the_user_change_nothing(design, runs, monkeypatch):
+    """Neither do they end a good run, nor do they let a bad one pass."""
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    result = run(design, BENCH, "passes", vectors={"values": VALUES}, options={"option": 7}, runs=runs)
+    np.testing.assert_array_equal(result.data["doubled"], VALUES * 2)
+    with pytest.raises(SimulationError, match="beat 17: got 4, expected 3"):
+        run(design, BENCH, "fails", vectors={"values": VALUES}, options={"option": 1}, runs=runs)
 
 
 @pytest.mark.sim
