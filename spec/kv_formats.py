@@ -2,38 +2,48 @@
 
 from enum import IntEnum
 
+from spec.datatypes import Datatype
+
 __all__ = ["KvFormat", "KvMetadata", "KvTransform"]
 
 
 class KvFormat(IntEnum):
-    """Format of segment 0; segment 1 is always K1. 0 and 7 are reserved."""
+    """Format of segment 0; segment 1 is always K1. 0 and 7 are reserved.
 
-    K1 = 1
+    Attributes
+    ----------
+    datatype : Datatype or None
+        Of its codes; None: it has no rows.
+    has_minimum : bool
+        Whether a channel's metadata holds an FP16 minimum after its scale.
+    transformable : bool
+        Whether its channels may be transformed.
+    """
+
+    # code, datatype, has_minimum, transformable
+    K1 = 1, Datatype.BINARY, False, True
     """Sign bit: -s, +s."""
-    K2S = 2
+    K2S = 2, Datatype.S2, False, True
     """Symmetric 2-bit: (2c - 3) h, that is -3h, -h, h, 3h."""
-    K2 = 3
+    K2 = 3, Datatype.U2, True, False
     """2-bit with minimum: min + c s."""
-    V158 = 4
+    V158 = 4, Datatype.TERNARY, False, True
     """Ternary, five to a byte: -s, 0, s. (Of values; legal for keys too, with a transform.)"""
-    V2 = 5
+    V2 = 5, Datatype.U2, True, False
     """K2's arithmetic on values: the protected tokens."""
-    CENTRE = 6
+    CENTRE = 6, None, False, False
     """No rows: D FP16 numbers, the key centre that the engine adds back to the keys that follow."""
+
+    def __new__(cls, code: int, datatype: Datatype | None, has_minimum: bool, transformable: bool):
+        member = int.__new__(cls, code)
+        member._value_, member.datatype = code, datatype
+        member.has_minimum, member.transformable = has_minimum, transformable
+        return member
 
     @property
     def bits(self) -> int:
         """Bits per code in a row; 0 for V158 (packed across rows) and CENTRE (no rows)."""
-        return {KvFormat.K1: 1, KvFormat.K2S: 2, KvFormat.K2: 2, KvFormat.V2: 2}.get(self, 0)
-
-    @property
-    def has_minimum(self) -> bool:
-        """Whether a channel's metadata holds an FP16 minimum after its scale."""
-        return self in (KvFormat.K2, KvFormat.V2)
-
-    @property
-    def transformable(self) -> bool:
-        return self in (KvFormat.K1, KvFormat.K2S, KvFormat.V158)
+        return 0 if self.datatype in (None, Datatype.TERNARY) else self.datatype.bits
 
 
 class KvTransform(IntEnum):
