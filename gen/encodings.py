@@ -19,7 +19,8 @@ from spec.kv_block import HEADER
 from spec.kv_config import OUTPUT_USER, KvError
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
 from spec.packet import GROUP_HEADER, ROW_HEADER, Field
-from spec.rlkv import CommandKind, KvPart, RlkvCommand, RlkvConfig, RlkvError, RlkvOp, RlkvOperation
+from spec.rlkv import RlkvConfig
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvCommand, RlkvError, RlkvOp, RlkvOperation
 from spec.system import address_generators
 
 __all__ = ["ENUMS", "LAYOUTS", "Layout", "markdown", "meanings", "transfer_layouts"]

@@ -14,7 +14,8 @@ from sim.build import Built
 from sim.design import build_design
 from sim.job import Job, JobResult
 from sim.layout import pack, unpack
-from spec.rlkv import KvPart, RlkvCommand, RlkvConfig, RlkvOp, RlkvOperation, RlkvPools
+from spec.rlkv import RlkvConfig, RlkvPools
+from spec.rlkv_transfers import KvPart, RlkvCommand, RlkvOp, RlkvOperation
 
 __all__ = ["Case", "build_generator", "from_beats", "tight_pools"]
 

@@ -5,16 +5,8 @@ Written from docs/rlkv.md alone, token by token: slots by the modulo itself, blo
 
 from dataclasses import dataclass, field
 
-from spec.rlkv import (
-    CommandKind,
-    KvPart,
-    RlkvCommand,
-    RlkvConfig,
-    RlkvError,
-    RlkvOp,
-    RlkvOperation,
-    RlkvPools,
-)
+from spec.rlkv import RlkvConfig, RlkvPools
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvCommand, RlkvError, RlkvOp, RlkvOperation
 
 __all__ = ["AddressModel", "packed_end"]
 

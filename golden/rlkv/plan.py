@@ -8,7 +8,8 @@ from golden.kv.headers import key_header, value_header
 from golden.rlkv.address_model import packed_end
 from spec import checks
 from spec.kv_block import ALIGN_BYTES
-from spec.rlkv import KvPart, RlkvConfig, RlkvPools
+from spec.rlkv import RlkvConfig, RlkvPools
+from spec.rlkv_transfers import KvPart
 
 __all__ = ["Budget", "CacheShape", "MemoryPlan", "budget_sglang", "bytes_per_sequence", "kv_bytes_rlkv"]
 

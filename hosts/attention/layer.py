@@ -19,7 +19,8 @@ from hosts.attention.value_lists import Run, ValueList
 from sim.build import Built
 from sim.job import run_jobs
 from spec.kv_formats import KvFormat, KvTransform
-from spec.rlkv import SLOT_UNIT, CommandKind, KvPart, RlkvCommand, RlkvOp, RlkvPools
+from spec.rlkv import SLOT_UNIT, RlkvPools
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvCommand, RlkvOp
 
 __all__ = ["HeadRead", "LayerCache", "real_rows"]
 

@@ -5,7 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.rlkv.layouts import CommandLayout, PoolsLayout, RunLayout
-from spec.rlkv import SLOT_UNIT, CommandKind, RlkvConfig
+from spec.rlkv import SLOT_UNIT, RlkvConfig
+from spec.rlkv_transfers import CommandKind
 
 __all__ = ["RunAddress"]
 

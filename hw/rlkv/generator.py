@@ -12,7 +12,8 @@ from hw.rlkv.requests import add_request_states
 from hw.rlkv.sequences import Sequences
 from hw.rlkv.transfers import add_transfer_states
 from spec import checks
-from spec.rlkv import CommandKind, RlkvConfig, RlkvError, RlkvOp
+from spec.rlkv import RlkvConfig
+from spec.rlkv_transfers import CommandKind, RlkvError, RlkvOp
 
 __all__ = ["KvAddressGenerator"]
 

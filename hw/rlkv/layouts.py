@@ -4,7 +4,8 @@ from amaranth import Const, Value
 from amaranth.lib import data
 from amaranth.utils import bits_for, ceil_log2
 
-from spec.rlkv import RlkvConfig, RlkvError
+from spec.rlkv import RlkvConfig
+from spec.rlkv_transfers import RlkvError
 
 __all__ = [
     "STATUS_BITS",
@@ -39,7 +40,7 @@ def address_bits(depth: int) -> int:
 
 
 class OperationLayout(data.StructLayout):
-    """:class:`spec.rlkv.RlkvOperation`, field for field."""
+    """:class:`spec.rlkv_transfers.RlkvOperation`, field for field."""
 
     def __init__(self, config: RlkvConfig):
         super().__init__(
@@ -93,7 +94,7 @@ class RunLayout(data.StructLayout):
 
 
 class CommandLayout(data.StructLayout):
-    """:class:`spec.rlkv.RlkvCommand`; ``address`` in bytes."""
+    """:class:`spec.rlkv_transfers.RlkvCommand`; ``address`` in bytes."""
 
     def __init__(self, config: RlkvConfig):
         longest = config.run_beats(max(config.residual_slots, config.recent, config.sink))
@@ -119,7 +120,7 @@ class PoolsLayout(data.StructLayout):
 
 
 class StatusLayout(data.StructLayout):
-    """``errors``: sticky, bit c for :class:`spec.rlkv.RlkvError` code c; ``count``: failed operations since the last
+    """``errors``: sticky, bit c for :class:`spec.rlkv_transfers.RlkvError` code c; ``count``: failed operations since the last
     clear, up to 65535; ``open``: a bit per request; ``free_blocks``."""
 
     def __init__(self, config: RlkvConfig):

@@ -3,7 +3,7 @@
 from amaranth import Signal
 
 from hw.rlkv.layouts import above
-from spec.rlkv import RlkvError
+from spec.rlkv_transfers import RlkvError
 
 __all__ = ["add_request_states"]
 

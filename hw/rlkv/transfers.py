@@ -4,7 +4,7 @@ from amaranth import Mux, Signal
 
 from hw.rlkv.layouts import above, run_slots
 from hw.rlkv.policy import popcount
-from spec.rlkv import CommandKind, RlkvError, RlkvOp
+from spec.rlkv_transfers import CommandKind, RlkvError, RlkvOp
 
 __all__ = ["add_transfer_states"]
 

@@ -43,7 +43,7 @@ class KvAddressGeneratorAxi(wiring.Component):
     aclk, aresetn : In
         One clock; the reset is active low and synchronous.
     s_axis_operations_tdata, _tvalid, _tready
-        An operation per beat: the fields of :class:`spec.rlkv.RlkvOperation` from bit 0 on, at
+        An operation per beat: the fields of :class:`spec.rlkv_transfers.RlkvOperation` from bit 0 on, at
         ``field_positions(OperationLayout(config))``, which the JSON sidecar of the Verilog states too.
     m_axis_commands_tdata, _tlast, _tvalid, _tready
         A command per beat, likewise; a packet is the answer to one operation, TLAST on its DONE.

@@ -29,7 +29,8 @@ from sim.build import build
 from sim.job import run_jobs
 from sim.layout import unpack
 from spec.attention import AttentionConfig
-from spec.rlkv import CommandKind, KvPart, RlkvConfig, RlkvOp, rlkv_preset
+from spec.rlkv import RlkvConfig, rlkv_preset
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvOp
 from studies.published_heads import SPARSITIES, TABLES
 
 __all__ = ["MARKERS", "HeadMeasurement", "ReadMeasurement", "measure_heads", "measure_reads", "real_cache"]

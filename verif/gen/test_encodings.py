@@ -19,7 +19,7 @@ from sim.build import ROOT
 from spec.attention import AttentionError
 from spec.kv_block import HEADER_CHECK, KvHeader
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
-from spec.rlkv import RlkvOp
+from spec.rlkv_transfers import RlkvOp
 from spec.system import address_generators, core_preset
 from verif.golden.weights_helpers import random_weight
 

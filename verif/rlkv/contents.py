@@ -1,6 +1,7 @@
 """What lies in memory: follows the writes of a run of commands and checks every read against what attention needs."""
 
-from spec.rlkv import SLOT_UNIT, CommandKind, KvPart, RlkvCommand, RlkvConfig, RlkvOp, RlkvOperation
+from spec.rlkv import SLOT_UNIT, RlkvConfig
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvCommand, RlkvOp, RlkvOperation
 
 __all__ = ["Contents"]
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from hosts.address_generator import Case
 from hw.rlkv.layouts import OperationLayout
-from spec.rlkv import RlkvConfig, RlkvOp, RlkvPools
+from spec.rlkv import RlkvConfig, RlkvPools
+from spec.rlkv_transfers import RlkvOp
 
 __all__ = ["disciplined", "random_masks", "wild"]
 

@@ -7,7 +7,8 @@ import pytest
 
 from hosts.address_generator import Case, build_generator, from_beats, tight_pools
 from sim.job import run_jobs
-from spec.rlkv import CommandKind, KvPart, RlkvError, RlkvOp, rlkv_preset
+from spec.rlkv import rlkv_preset
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvError, RlkvOp
 from verif.rlkv.contents import Contents
 from verif.rlkv.scenario import disciplined, random_masks, wild
 

@@ -19,17 +19,8 @@ from golden.rlkv import (
 from golden.rlkv.__main__ import MARKERS, table
 from hosts.address_generator import Case, tight_pools
 from sim.build import ROOT
-from spec.rlkv import (
-    RLKV_PRESETS,
-    CommandKind,
-    KvPart,
-    RlkvConfig,
-    RlkvOp,
-    RlkvPools,
-    default_block_bytes,
-    exact_token_bytes,
-    rlkv_preset,
-)
+from spec.rlkv import RLKV_PRESETS, RlkvConfig, RlkvPools, default_block_bytes, exact_token_bytes, rlkv_preset
+from spec.rlkv_transfers import CommandKind, KvPart, RlkvOp
 from verif.rlkv.contents import Contents
 from verif.rlkv.scenario import disciplined, random_masks
 

@@ -6,7 +6,8 @@ from golden.kv.config import preset
 from golden.rlkv import MemoryPlan, select_full
 from hosts.address_generator import Case, build_generator, from_beats, tight_pools
 from sim.job import run_jobs
-from spec.rlkv import KvPart, RlkvOp, rlkv_preset
+from spec.rlkv import rlkv_preset
+from spec.rlkv_transfers import KvPart, RlkvOp
 from studies.published_heads import SPARSITIES, TABLES, adapter
 from verif.rlkv.contents import Contents
 

@@ -12,7 +12,8 @@ from sim.beats import to_ints
 from sim.design import build_design
 from sim.layout import pack
 from sim.runner import run
-from spec.rlkv import CommandKind, RlkvCommand, RlkvConfig, RlkvError, RlkvOp, rlkv_preset
+from spec.rlkv import RlkvConfig, rlkv_preset
+from spec.rlkv_transfers import CommandKind, RlkvCommand, RlkvError, RlkvOp
 from verif.rlkv.scenario import disciplined, random_masks, wild
 
 CONFIG = rlkv_preset("tiny")
