@@ -120,8 +120,8 @@ class PoolsLayout(data.StructLayout):
 
 
 class StatusLayout(data.StructLayout):
-    """``errors``: sticky, bit c for :class:`spec.rlkv_transfers.RlkvError` code c; ``count``: failed operations since the last
-    clear, up to 65535; ``open``: a bit per request; ``free_blocks``."""
+    """``errors``: sticky, bit c for :class:`spec.rlkv_transfers.RlkvError` code c; ``count``: failed operations since
+    the last clear, up to 65535; ``open``: a bit per request; ``free_blocks``."""
 
     def __init__(self, config: RlkvConfig):
         super().__init__(
