@@ -4,6 +4,7 @@ Yosys numbers the objects it creates from one counter per process and exits the 
 it into the generator: a fresh process per job makes the result depend on the job alone.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ def run_python(script: Path, text: str, *, cwd: Path) -> str:
     result = run(command, input=text, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode != 0:
         lines = result.stdout.strip().splitlines()
-        errors = [line for line in lines if line.startswith("ERROR:") or "Error:" in line]
+        # The log's buffer and the error's need not meet at the end of a line.
+        errors = re.findall(r"ERROR:.*|.*Error:.*", result.stdout)
         detail = errors[0] if errors else "; ".join(lines[-3:])
         raise YosysError(f"Yosys stopped with code {result.returncode}: {detail}")
     return result.stdout

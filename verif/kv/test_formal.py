@@ -11,24 +11,28 @@ from hw.kv.packet.front import BlockFront
 from hw.kv.packet.parser import PacketParser
 from hw.kv.packet.trits import TritDecoder
 from hw.streams.skid_buffer import SkidBuffer
+from spec.attention import AttentionConfig
 from spec.kv_config import KvEngineConfig
 
 FORMAL = Path(__file__).with_name("formal")
 BLOCKS = {
     "skid_buffer": lambda: SkidBuffer(4),
     "trit_decoder": TritDecoder,
-    "packet_parser": lambda: PacketParser(KvEngineConfig(lanes=16)),
+    "packet_parser": lambda: PacketParser(AttentionConfig().parser),
     "block_front": lambda: BlockFront(KvEngineConfig(lanes=16)),
 }
-INSIDE = {"skid_buffer": {"skid": "dut.skid"}, "packet_parser": {"state": "dut.fsm_state"}}
-INSIDE["block_front"] = {"state": "dut.fsm_state", "cut": "dut.cut", "sealed": "dut.sealed"}
+INSIDE = {
+    "skid_buffer": {"skid": "dut.skid"},
+    "packet_parser": {"state": "dut.fsm_state", "upper": "dut.upper"},
+    "block_front": {"state": "dut.fsm_state", "cut": "dut.cut", "sealed": "dut.sealed"},
+}
 """Wires of the claims that are connected to registers of the design."""
 BROKEN = {
     "skid_buffer": (r"skid_full <= .*;", "skid_full <= 1'h0;"),
     "trit_decoder": (r"8'hf3", "8'hf2"),
     # Another packet is taken on although the one before is not opened.
     "block_front": (r"(?<=assign)(.*)~ sealed;", r"\1 1'h1;"),
-    # The header's beat is taken although nobody took its entry.
+    # The header's word is taken although nobody took its entry.
     "packet_parser": (r"(?<=assign)(.*)\bblocks__ready\b", r"\1 1'h1"),
 }
 """A change of the Verilog that a proof must not survive."""

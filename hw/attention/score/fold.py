@@ -69,8 +69,7 @@ class FoldUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.words), reader.words)
         m.d.comb += [
             *(reader.blocks.payload[name].eq(entry[name]) for name in ("header", "error", "bare", "odd")),
-            reader.tables_idle.eq(1),
-            reader.grant.eq(1),
+            reader.blocks.valid.eq(self.entries.valid & ~entry.exact),
         ]
         halved = Signal()
         m.d.comb += halved.eq(header.format == KvFormat.K2)
@@ -197,8 +196,7 @@ class FoldUnit(wiring.Component):
                     m.d.sync += busy.eq(1)
                     m.next = "SCALES"
             with m.State("SCALES"):
-                m.d.comb += reader.blocks.valid.eq(~entry.exact & ~verdict)
-                m.d.comb += reader.verdicts.ready.eq(~verdict)
+                m.d.comb += [reader.grant.eq(~verdict), reader.verdicts.ready.eq(~verdict)]
                 with m.If(reader.verdicts.valid & ~verdict):
                     m.d.sync += [verdict.eq(1), error.eq(flaw), bare.eq(reader.verdicts.payload.bare)]
                 with m.If(issue):

@@ -159,7 +159,6 @@ class ValueCore(wiring.Component):
         late = reader.verdicts
         m.d.comb += [
             reader.grant.eq(out.grant),
-            reader.tables_idle.eq(1),
             log.code.eq(rows.error),
             log.strobe.eq(rows.error_strobe),
             log.late.eq(Mux(out.overflow, KvError.OVERFLOW, late.payload.error)),

@@ -11,16 +11,18 @@ from spec.kv_formats import KvFormat, KvMetadata
 
 __all__ = ["MetadataReader"]
 
+SLICE = 32
+
 
 class MetadataReader(wiring.Component):
     """Walks through a block's words: mask and bitmap byte by byte, then a record per channel; ends with a verdict.
 
-    Words are sliced to 16 bits (32 with 32 lanes), a slice per cycle. Records of 6 to 32 bits are cut from a short
-    shift register, at most one per cycle: K2 with FP16 metadata takes two slices, hence two cycles (one with 32 lanes).
-    Records follow each other across segments without a gap, so none needs more alignment than the sum of its slices.
+    Words are sliced to 32 bits, a slice per cycle. Records of 6 to 32 bits are cut from a short shift register, one per
+    cycle. They follow each other across segments without a gap, so none needs more alignment than the sum of its
+    slices.
 
     A block starts when its entry is there and ``grant`` is high; its verdict (the entry, with any error found on the
-    way) comes when all its records are taken and ``tables_idle`` is high.
+    way) comes when all its records are taken.
 
     Members
     -------
@@ -29,15 +31,11 @@ class MetadataReader(wiring.Component):
     records : stream of Record, Out
     verdicts : stream of BlockEntry, Out
     grant : In
-        A set of tables is free.
+        The next block's records are wanted.
     start : Out
         High for a cycle before a block's first record.
-    format, transformed : Out
-        Of the block in work: format, and whether segments 0 and 1 are transformed.
-    tables_idle, overflow : In
-        The tables have taken everything in; some value of this block was beyond FP16.
-    byte, byte_index, mask_strobe, bitmap_strobe : Out
-        Bytes of the mask and of the bitmap as they pass.
+    byte, byte_index, mask_strobe : Out
+        Bytes of the mask as they pass.
     """
 
     def __init__(self, config: KvEngineConfig):
@@ -50,14 +48,9 @@ class MetadataReader(wiring.Component):
                 "verdicts": Out(stream.Signature(BlockEntry)),
                 "grant": In(1),
                 "start": Out(1),
-                "format": Out(3),
-                "transformed": Out(2),
-                "tables_idle": In(1),
-                "overflow": In(1),
                 "byte": Out(8),
                 "byte_index": Out(6),
                 "mask_strobe": Out(1),
-                "bitmap_strobe": Out(1),
             }
         )
 
@@ -66,16 +59,12 @@ class MetadataReader(wiring.Component):
         entry, word = self.blocks.payload, self.words.payload
         header = entry.header
         two = Signal()
-        m.d.comb += [
-            two.eq(header.segment0 != header.channels),
-            self.format.eq(header.format),
-            self.transformed.eq(Cat(header.transform0 != 0, header.transform1 != 0)),
-        ]
+        m.d.comb += two.eq(header.segment0 != header.channels)
         error, bare = Signal(4), Signal()
         verdict = self.verdicts.payload
         m.d.comb += [
             verdict.eq(entry),
-            verdict.error.eq(Mux((error == 0) & self.overflow, KvError.OVERFLOW, error)),
+            verdict.error.eq(error),
             verdict.bare.eq(bare),
         ]
 
@@ -92,12 +81,11 @@ class MetadataReader(wiring.Component):
         m.d.comb += cut.eq(self.words.valid & word.cut)
         whole = self.words.valid & ~word.cut
 
-        m.submodules.records = cutter = _RecordCutter(self.config)
-        slices = 64 // cutter.slice_bits
-        place = Signal(range(slices))
+        m.submodules.records = cutter = _RecordCutter()
+        upper = Signal()  # the word's lower slice has been taken
         finished = Signal()
         m.d.comb += [
-            cutter.data.eq(word.data.word_select(place, cutter.slice_bits)),
+            cutter.data.eq(word.data.word_select(upper, SLICE)),
             cutter.valid.eq(0),
             finished.eq(self.records.valid & self.records.ready & self.records.payload.last),
         ]
@@ -108,7 +96,8 @@ class MetadataReader(wiring.Component):
                 with m.If(cut):
                     m.next = "CUT"
                 with m.Elif(whole):
-                    m.d.comb += strobe.eq(1)
+                    if strobe is not None:
+                        m.d.comb += strobe.eq(1)
                     m.d.sync += [index.eq(index + 1), ones.eq(counted)]
                     with m.If(index[:3] == 7):
                         m.d.comb += self.words.ready.eq(1)
@@ -128,7 +117,7 @@ class MetadataReader(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [error.eq(entry.error), bare.eq(entry.bare), index.eq(0), ones.eq(0), place.eq(0)]
+                m.d.sync += [error.eq(entry.error), bare.eq(entry.bare), index.eq(0), ones.eq(0), upper.eq(0)]
                 with m.If(self.blocks.valid & self.grant):
                     m.d.comb += self.start.eq(1)
                     with m.If(entry.error != 0):
@@ -139,7 +128,7 @@ class MetadataReader(wiring.Component):
                         bitmap_or_records()
             expected = (header.segment0 + 1) << 3
             walk_bytes("MASK", self.mask_strobe, header.channels[3], expected, KvError.CHANNELS, bitmap_or_records)
-            walk_bytes("BITMAP", self.bitmap_strobe, header.span - 1, header.rows + 1, KvError.TOKEN, records)
+            walk_bytes("BITMAP", None, header.span - 1, header.rows + 1, KvError.TOKEN, records)
             with m.State("RECORDS"):
                 # Once all words of this block are taken, what is there is the next block's.
                 with m.If(cut & cutter.wanting):
@@ -147,13 +136,13 @@ class MetadataReader(wiring.Component):
                 with m.Else():
                     m.d.comb += cutter.valid.eq(self.words.valid)
                     with m.If(cutter.taken):
-                        m.d.sync += place.eq(place + 1)
-                        with m.If(place == slices - 1):
+                        m.d.sync += upper.eq(~upper)
+                        with m.If(upper):
                             m.d.comb += self.words.ready.eq(1)
                     with m.If(finished):
                         m.next = "VERDICT"
                         # The rest of the last word is padding.
-                        with m.If(cutter.taken | (place != 0)):
+                        with m.If(cutter.taken | upper):
                             m.d.comb += self.words.ready.eq(1)
                     with m.If(self.records.valid & self.records.ready & cutter.bad):
                         fail(KvError.SCALE)
@@ -163,8 +152,8 @@ class MetadataReader(wiring.Component):
                 fail(KvError.SHORT)
                 m.next = "VERDICT"
             with m.State("VERDICT"):
-                m.d.comb += self.verdicts.valid.eq(self.tables_idle)
-                with m.If(self.tables_idle & self.verdicts.ready):
+                m.d.comb += self.verdicts.valid.eq(1)
+                with m.If(self.verdicts.ready):
                     m.d.comb += self.blocks.ready.eq(1)
                     m.next = "IDLE"
         m.d.comb += cutter.clear.eq(self.start)
@@ -176,7 +165,7 @@ class MetadataReader(wiring.Component):
         channel = Signal(7)
         segment = Signal()
         m.submodules.scale = scale = ScaleDecoder(self.config)
-        transformed = Mux(segment, self.transformed[1], self.transformed[0])
+        transformed = Mux(segment, header.transform1, header.transform0) != 0
         minimum = Signal(16)
         affine = (header.format == KvFormat.K2) | (header.format == KvFormat.V2)
         m.d.comb += [
@@ -213,11 +202,10 @@ class MetadataReader(wiring.Component):
 class _RecordCutter(wiring.Component):
     """Cuts records of ``2 * pairs`` bits (3, 4, 8, 12 or 16 pairs) from slices; a record may straddle two."""
 
-    def __init__(self, config: KvEngineConfig):
-        self.slice_bits = 32 if config.lanes == 32 else 16
+    def __init__(self):
         super().__init__(
             {
-                "data": In(self.slice_bits),
+                "data": In(SLICE),
                 "valid": In(1),
                 "wanting": Out(1),
                 "taken": Out(1),
@@ -232,12 +220,11 @@ class _RecordCutter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        width = self.slice_bits
-        kept = Signal(16 if width == 16 else 30, reset_less=True)
+        kept = Signal(SLICE - 2, reset_less=True)
         level = Signal(5)  # in pairs of bits
         wanting = self.wanting
         m.d.comb += wanting.eq(level < self.pairs)
-        joined = Signal(len(kept) + width)
+        joined = Signal(len(kept) + SLICE)
         m.d.comb += joined.eq(kept)
         with m.If(wanting):
             with m.Switch(level):
@@ -247,7 +234,7 @@ class _RecordCutter(wiring.Component):
                 with m.Default():
                     pass
         total = Signal(6)
-        m.d.comb += total.eq(Mux(wanting, level + width // 2, level))
+        m.d.comb += total.eq(Mux(wanting, level + SLICE // 2, level))
         complete = total >= self.pairs
         loaded = ~wanting | self.valid
         m.d.comb += [
