@@ -50,6 +50,8 @@ class CoreRequest:
         What to write to the special-value registers; by default they are left alone.
     idle, stall : float or pattern, or mapping of stream to such
         As in :class:`sim.job.Job`.
+    resets : sequence of int
+        Resets in the midst of the job, before it runs whole; as in :class:`sim.job.Job`.
     """
 
     job: CoreJob
@@ -59,6 +61,7 @@ class CoreRequest:
     special_values: Mapping[Datatype, Sequence[int]] | None = None
     idle: Pattern | Mapping[str, Pattern] = 0.0
     stall: Pattern | Mapping[str, Pattern] = 0.0
+    resets: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ def run_core(built: Built, config: CoreConfig, requests: Sequence[CoreRequest], 
                 idle=idle,
                 stall=stall,
                 reset=index == 0,
+                resets=request.resets,
             )
         )
         ask = np.array(addresses, np.uint64)

@@ -12,7 +12,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import Timer
 
 from sim import exchange
-from sim.ports import DEPOSIT, Wires
+from sim.ports import QUIET, UNKNOWN, UnknownError, Wires, flag_writer, known_flag
 from sim.streams import Sink, Source, StreamError
 
 __all__ = ["Bench"]
@@ -35,17 +35,22 @@ class Bench:
     """
 
     def __init__(self, dut, *, seed: int | None = None, clock: str | None = None, reset: str | None = None):
-        clock = clock or ("clk" if hasattr(dut, "clk") else "aclk")
-        reset = reset or ("rst" if hasattr(dut, "rst") else "aresetn")
+        # In this order: a simulator may show the inner clk and rst of an AXI block, too.
+        clock = clock or ("aclk" if hasattr(dut, "aclk") else "clk")
+        reset = reset or ("aresetn" if hasattr(dut, "aresetn") else "rst")
         self.dut = dut
         self.seed = exchange.seed() if seed is None else seed
         self.sources: dict[str, Source] = {}
         self.sinks: dict[str, Sink] = {}
         self.cycle = 0
         self._clock = getattr(dut, clock)
-        self._reset = getattr(dut, reset)._handle.set_signal_val_int
+        self._reset = flag_writer(getattr(dut, reset))
         self._active = 0 if reset.endswith("n") else 1
         self._started = False
+        # An interrupt has no handshake: in a four-state simulator it is looked at in every cycle.
+        self._irq = known_flag(dut.irq, "irq") if UNKNOWN and hasattr(dut, "irq") else None
+        for name in QUIET:
+            flag_writer(getattr(dut, name))(0)
 
     def rng(self, name: str, salt: int = 0) -> np.random.Generator:
         """A random generator of its own for ``name`` and ``salt``."""
@@ -98,26 +103,30 @@ class Bench:
     def streams(self) -> list[Source | Sink]:
         return [*self.sources.values(), *self.sinks.values()]
 
+    def _steps(self) -> list:
+        steps = [stream.step for stream in self.streams]
+        return [*steps, lambda _cycle: self._irq()] if self._irq else steps
+
     async def reset(self, cycles: int = 2) -> None:
         """Reset for ``cycles`` cycles with garbage on every stream, then rewind all streams."""
         rng = self.rng("reset", self.cycle)
         if not self._started:
             Clock(self._clock, PERIOD_NS, "ns").start()
             self._started = True
-        self._reset(DEPOSIT, self._active)
+        self._reset(self._active)
         for _ in range(cycles):
             for stream in self.streams:
                 stream.scramble(rng)
             await self._clock.rising_edge
             exchange.count_cycles(1)
             self.cycle += 1
-        self._reset(DEPOSIT, 1 - self._active)
+        self._reset(1 - self._active)
         for stream in self.streams:
             stream.rewind()
 
     async def run(self, cycles: int) -> None:
         """Serve the streams for exactly ``cycles`` cycles."""
-        steps = [stream.step for stream in self.streams]
+        steps = self._steps()
         edge = self._clock.rising_edge
         for _ in range(cycles):
             await edge
@@ -133,7 +142,7 @@ class Bench:
         sends too much, or when nothing has moved on any stream for ``patience`` cycles.
         """
         start = self.cycle
-        steps, waiting = [stream.step for stream in self.streams], self.streams
+        steps, waiting = self._steps(), self.streams
         handle, register, rising = self._clock._handle, simulator.register_value_change_callback, simulator.RISING
         finished: int | None = None
         running = True
@@ -165,7 +174,7 @@ class Bench:
                 elif cycle - start >= finished + tail:
                     running = False
             except BaseException as caught:
-                error = caught
+                error = UnknownError(f"cycle {cycle}: {caught}") if isinstance(caught, UnknownError) else caught
                 running = False
             if running:
                 register(handle, tick, rising)

@@ -55,6 +55,10 @@ class Built:
         Whether it counts line and toggle coverage.
     seconds : float
         Time the build took; 0 when it came from the cache.
+    unknown : str
+        Of a four-state simulator (:mod:`sim.icarus`), what unknown bits of payloads count as: ``0`` or ``1``.
+    quiet : tuple[str, ...]
+        Of a four-state simulator: ports that hand over something, into the design.
     """
 
     top: str
@@ -64,6 +68,8 @@ class Built:
     trace: bool
     coverage: bool
     seconds: float
+    unknown: str = ""
+    quiet: tuple[str, ...] = ()
 
 
 def lint(verilog: Path | Sequence[Path], top: str) -> None:

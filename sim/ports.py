@@ -7,19 +7,52 @@ Two spellings of a stream are known by their ports: Amaranth's (member ``i``: ``
 (``"tdata"``) to such an array.
 """
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from cocotb.types import Logic, LogicArray
 
 from sim import beats as form
 
-__all__ = ["Port", "Wires"]
+__all__ = ["QUIET", "UNKNOWN", "Port", "UnknownError", "Wires", "flag_writer", "known_flag"]
+
+UNKNOWN = os.environ.get("BITMOSAIC_UNKNOWN", "")
+"""In a four-state simulator: what an unknown bit of a payload counts as, ``0`` or ``1``; else empty."""
+QUIET = os.environ.get("BITMOSAIC_QUIET", "").split()
+"""In a four-state simulator: handshakes into the design, low before anything drives them."""
 
 DEPOSIT = 0
 """How values are written: the simulator's ordinary, inertial assignment."""
 
 AXI_PAYLOAD = ("tdata", "tlast", "tuser", "tkeep", "tid", "tdest")
+
+
+class UnknownError(AssertionError):
+    """A port that must always be 0 or 1 is neither."""
+
+
+def known_flag(port, name: str) -> Callable[[], int]:
+    """Function that reads a one-bit port; in a four-state simulator it must be known."""
+    if not UNKNOWN:
+        return port._handle.get_signal_val_long
+
+    def read() -> int:
+        text = port._handle.get_signal_val_binstr()
+        if text not in ("0", "1"):
+            raise UnknownError(f"{name} is {text}")
+        return int(text)
+
+    return read
+
+
+def flag_writer(port) -> Callable[[int], None]:
+    """Function that writes a one-bit port."""
+    if UNKNOWN:
+        return lambda value: setattr(port, "value", value)
+    return lambda value: port._handle.set_signal_val_int(DEPOSIT, value)
 
 
 @dataclass(frozen=True)
@@ -59,13 +92,21 @@ class Port:
         for port in (*wires.payload, wires.valid, *([wires.ready] if wires.ready else [])):
             if not hasattr(dut, port):
                 raise ValueError(f"stream {name!r} needs port {port}, which the design does not have")
-        self.valid = getattr(dut, wires.valid)._handle
-        self.ready = getattr(dut, wires.ready)._handle if wires.ready else None
+        self.valid = getattr(dut, wires.valid)
+        self.ready = getattr(dut, wires.ready) if wires.ready else None
         self.widths = {part: len(getattr(dut, port)) for part, port in zip(parts, wires.payload, strict=True)}
-        self.handles = [getattr(dut, port)._handle for port in wires.payload]
+        self.ports = [getattr(dut, port) for port in wires.payload]
+        self.handles = [port._handle for port in self.ports]
 
     def writer(self) -> Callable:
         """Function that writes a payload, given as a literal or, of several signals, as a tuple of literals."""
+        if UNKNOWN:  # Icarus takes no raw writes to nets: cocotb knows when it does
+
+            def write_texts(texts) -> None:
+                for port, text in zip(self.ports, (texts,) if isinstance(texts, str) else texts, strict=True):
+                    port.value = LogicArray(text) if len(text) > 1 else Logic(text)
+
+            return write_texts
         sets = [
             handle.set_signal_val_binstr if width > form.INT_WIDTH else handle.set_signal_val_int
             for handle, width in zip(self.handles, self.widths.values(), strict=True)
@@ -83,7 +124,7 @@ class Port:
     def reader(self) -> Callable:
         """Function that reads a payload as :meth:`writer` takes it."""
         gets = [
-            handle.get_signal_val_binstr if width > form.INT_WIDTH else handle.get_signal_val_long
+            handle.get_signal_val_binstr if UNKNOWN or width > form.INT_WIDTH else handle.get_signal_val_long
             for handle, width in zip(self.handles, self.widths.values(), strict=True)
         ]
         return gets[0] if len(gets) == 1 else lambda: tuple(get() for get in gets)
@@ -97,12 +138,23 @@ class Port:
             raise ValueError(f"{self.name}: beats must have exactly {sorted(self.widths)}, not {sorted(beats)}")
         columns = []
         for part, width in self.widths.items():
-            columns.append(form.to_literals(form.checked(beats[part], width, self.name), width))
+            column = form.to_literals(form.checked(beats[part], width, self.name), width)
+            columns.append([f"{x:0{width}b}" for x in column] if UNKNOWN and width <= form.INT_WIDTH else column)
         if len({len(column) for column in columns}) != 1:
             raise ValueError(f"{self.name}: signals have different numbers of beats")
         return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
     def beats(self, literals: list) -> np.ndarray | dict[str, np.ndarray]:
+        """Payloads as arrays; what is unknown of one counts as :data:`UNKNOWN`."""
+        if UNKNOWN:
+            rows = [(row,) if isinstance(row, str) else row for row in literals]
+            rows = [[re.sub("[^01]", UNKNOWN, text) for text in row] for row in rows]
+            widths = self.widths.values()
+            rows = [
+                tuple(text if width > form.INT_WIDTH else int(text, 2) for text, width in zip(row, widths, strict=True))
+                for row in rows
+            ]
+            literals = [row[0] if len(self.widths) == 1 else row for row in rows]
         if list(self.widths) == ["payload"]:
             return form.from_literals(literals, self.widths["payload"])
         columns = zip(*literals, strict=True) if len(self.widths) > 1 else [literals]
@@ -113,7 +165,11 @@ class Port:
         }
 
     def garbage(self, rng: np.random.Generator, count: int = 61) -> list:
-        """Random payloads: what idle and resetting streams carry, so that nothing can lean on it."""
+        """Random payloads: what idle and resetting streams carry, so that nothing can lean on it. Unknown ones in a
+        four-state simulator."""
+        if UNKNOWN:
+            texts = tuple("x" * width for width in self.widths.values())
+            return [texts if len(texts) > 1 else texts[0]] * count
         columns = {}
         for part, width in self.widths.items():
             texts = ["".join(row) for row in rng.choice(["0", "1"], (count, width))]

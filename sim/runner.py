@@ -165,6 +165,7 @@ def run(
         "COCOTB_TOPLEVEL": built.top,
         "COCOTB_TEST_MODULES": test_module,
         "COCOTB_RANDOM_SEED": str(seed),
+        **(four_state(built) if built.unknown else {}),
         **({"COCOTB_TEST_FILTER": rf"\.({'|'.join(map(re.escape, names))})$"} if names else {}),
         **(env or {}),
     }
@@ -179,6 +180,12 @@ def run(
     if not keep:
         shutil.rmtree(directory)
     return result
+
+
+def four_state(built: Built) -> dict[str, str]:
+    """Variables of a run in a four-state simulator (:mod:`sim.ports`)."""
+    quiet = " ".join(built.quiet)
+    return {"BITMOSAIC_UNKNOWN": built.unknown, "BITMOSAIC_QUIET": quiet, "COCOTB_TRUST_INERTIAL_WRITES": "0"}
 
 
 def simulate(directory: Path) -> float:

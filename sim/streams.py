@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from sim.ports import DEPOSIT, Port, Wires
+from sim.ports import Port, Wires, flag_writer, known_flag
 
 __all__ = ["Sink", "Source", "StreamError", "pattern"]
 
@@ -92,36 +92,37 @@ class Source(Port):
     def scramble(self, rng: np.random.Generator) -> None:
         """Drive garbage (in reset)."""
         self.writer()(self._noise[int(rng.integers(len(self._noise)))])
-        self.valid.set_signal_val_int(DEPOSIT, int(rng.integers(2)))
+        flag_writer(self.valid)(int(rng.integers(2)))
 
     def pause(self) -> None:
         """Stop moving until the next step."""
-        self.valid.set_signal_val_int(DEPOSIT, 0)
+        flag_writer(self.valid)(0)
         self.step = started(self._process())
 
     def _process(self) -> Iterator[None]:
         literals, idle, noise, cycles, total = self._literals, self._idle, self._noise, self.cycles, self.total
-        write_payload, write_valid = self.writer(), self.valid.set_signal_val_int
-        read_ready = self.ready.get_signal_val_long if self.ready else lambda: 1
+        write_payload, write_valid = self.writer(), flag_writer(self.valid)
+        read_ready = known_flag(self.ready, f"ready of stream {self.name}") if self.ready is not None else lambda: 1
         period, noises = len(idle), len(noise)
         index = len(cycles)
         valid = 0
         cycle = yield
         while not self.done:
-            if valid and read_ready():
+            ready = read_ready()
+            if valid and ready:
                 cycles.append(cycle)
                 index += 1
                 if index == total or idle[cycle % period]:
                     self.done = index == total
                     valid = 0
-                    write_valid(DEPOSIT, 0)
+                    write_valid(0)
                     write_payload(noise[cycle % noises])
                 else:
                     write_payload(literals[index])
             elif not valid and not idle[cycle % period]:
                 valid = 1
                 write_payload(literals[index])
-                write_valid(DEPOSIT, 1)
+                write_valid(1)
             cycle = yield
         while True:
             yield
@@ -172,19 +173,19 @@ class Sink(Port):
 
     def scramble(self, rng: np.random.Generator) -> None:
         """Drive garbage (in reset)."""
-        if self.ready:
-            self.ready.set_signal_val_int(DEPOSIT, int(rng.integers(2)))
+        if self.ready is not None:
+            flag_writer(self.ready)(int(rng.integers(2)))
 
     def pause(self) -> None:
         """Stop moving until the next step."""
-        if self.ready:
-            self.ready.set_signal_val_int(DEPOSIT, 0)
+        if self.ready is not None:
+            flag_writer(self.ready)(0)
         self.step = started(self._process())
 
     def _process(self) -> Iterator[None]:
         stall, wait, literals, cycles, name = self._stall, self._wait, self._literals, self.cycles, self.name
-        read_payload, read_valid = self.reader(), self.valid.get_signal_val_long
-        write_ready = self.ready.set_signal_val_int if self.ready else None
+        read_payload, read_valid = self.reader(), known_flag(self.valid, f"valid of stream {name}")
+        write_ready = flag_writer(self.ready) if self.ready is not None else None
         limit = -1 if self.total is None else self.total
         period = len(stall)
         ready = write_ready is None
@@ -210,5 +211,5 @@ class Sink(Port):
             want = not stall[cycle % period] and (not wait or held is not None)
             if want != ready and write_ready is not None:
                 ready = want
-                write_ready(DEPOSIT, 1 if want else 0)
+                write_ready(1 if want else 0)
             cycle = yield

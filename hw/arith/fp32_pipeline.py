@@ -119,7 +119,8 @@ class NormalFp32Adder(wiring.Component):
         # Cycle 3: order them. 3 bits below: guard, round, sticky.
         big, small = Mux(swap, b.as_value(), a.as_value()), FP32(Mux(swap, a.as_value(), b.as_value()))
         gap = Mux(swap, gap_b, gap_a)
-        gap = register(gap[:5] | gap[5:].any().replicate(5), "gap3")  # 31 shifts everything out
+        # 31 shifts everything out; so does `alone`, whose a may be unknown, so that no shift is by an unknown amount.
+        gap = register(gap[:5] | (gap[5:].any() | alone).replicate(5), "gap3")
         small = register(Cat(C(0, 3), small.fraction, small.exponent.any()) & (~alone).replicate(27), "small3")
         big = FP32(register(big, "big3"))
         subtract = register((a.sign ^ b.sign) & ~alone, "subtract3")

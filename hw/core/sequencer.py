@@ -253,7 +253,7 @@ class Sequencer(wiring.Component):
             self.step.first.eq(beat == 0),
             self.step.last.eq(last_beat),
             self.read.beat.eq(group.base + beat),
-            self.release.eq(done << group.side),
+            self.release.eq(Cat(done & (group.side == side) for side in range(SIDES))),
             self.ended_valid.eq(ended),
             self.ended.group.group.eq(group.group),
             self.ended.frees.eq(Mux(set_ == group.sets, group.frees, 0)),
@@ -268,7 +268,7 @@ class Sequencer(wiring.Component):
         # The useful MACs are counted in the last plane.
         outputs, used = Signal.like(group.outputs[0]), Signal(range(lanes + 1))
         m.d.sync += [
-            outputs.eq(Mux(set_, group.outputs[1], group.outputs[0])),
+            outputs.eq(Mux(issue, Mux(set_, group.outputs[1], group.outputs[0]), 0)),
             used.eq(Mux(issue & (plane == 0), Mux(last_beat, group.rest, lanes), 0)),
             self.macs.eq(outputs * used),
         ]
