@@ -6,13 +6,14 @@ cost 5 to 50 times more. What is sampled at an edge is the value from before it;
 
 import zlib
 
+import cocotb
 import numpy as np
 from cocotb import simulator
 from cocotb.clock import Clock
 from cocotb.triggers import Timer
 
 from sim import exchange
-from sim.ports import QUIET, UNKNOWN, UnknownError, Wires, flag_writer, known_flag
+from sim.ports import QUIET, UNKNOWN, UnknownError, Wires, flag_writer, known_flag, late_writes
 from sim.streams import Sink, Source, StreamError
 
 __all__ = ["Bench"]
@@ -50,7 +51,7 @@ class Bench:
         # An interrupt has no handshake: in a four-state simulator it is looked at in every cycle.
         self._irq = known_flag(dut.irq, "irq") if UNKNOWN and hasattr(dut, "irq") else None
         for name in QUIET:
-            flag_writer(getattr(dut, name))(0)
+            getattr(dut, name).value = 0
 
     def rng(self, name: str, salt: int = 0) -> np.random.Generator:
         """A random generator of its own for ``name`` and ``salt``."""
@@ -103,6 +104,13 @@ class Bench:
     def streams(self) -> list[Source | Sink]:
         return [*self.sources.values(), *self.sinks.values()]
 
+    async def _write_late(self) -> None:
+        while True:
+            await self._clock.falling_edge
+            for port, value in late_writes:
+                port.value = value
+            late_writes.clear()
+
     def _steps(self) -> list:
         steps = [stream.step for stream in self.streams]
         return [*steps, lambda _cycle: self._irq()] if self._irq else steps
@@ -112,6 +120,8 @@ class Bench:
         rng = self.rng("reset", self.cycle)
         if not self._started:
             Clock(self._clock, PERIOD_NS, "ns").start()
+            if UNKNOWN:
+                cocotb.start_soon(self._write_late())
             self._started = True
         self._reset(self._active)
         for _ in range(cycles):

@@ -19,8 +19,11 @@ from sim.toolchain import call, cocotb_dirs
 
 __all__ = ["available", "build_four_state", "with_collisions"]
 
-_WRITE = re.compile(r"^    if \((.+)\)\n      (\S+?)\[(.+?)\] <= ", re.MULTILINE)
-_READ = re.compile(r"^    (?:if \((.+)\)\n      )?(\S+) <= (\S+?)\[(.+)\];$", re.MULTILINE)
+# A memory's name may be escaped: then a space ends it.
+_NAME = r"(\\\S+ |[^\s\[]+)"
+_MEMORY = re.compile(rf"^  reg \[[^]]+\] {_NAME} ?\[\d+:\d+\];$", re.MULTILINE)
+_WRITE = re.compile(rf"^    if \((.+)\)\n      {_NAME}\[(.+?)\] <= ", re.MULTILINE)
+_READ = re.compile(rf"^    (?:if \((.+)\)\n      )?(\S+) <= {_NAME}\[(.+)\];$", re.MULTILINE)
 
 
 def available() -> bool:
@@ -32,7 +35,7 @@ def with_collisions(verilog: str) -> str:
     """The same Verilog whose RAMs read X where they are written in the same cycle."""
     modules = []
     for module in re.split(r"(?m)(?<=^endmodule$)", verilog):
-        memories = set(re.findall(r"^  reg \[[^]]+\] (\S+) \[\d+:\d+\];$", module, re.MULTILINE))
+        memories = set(_MEMORY.findall(module))
         writes = {}
         for enable, memory, address in _WRITE.findall(module):
             if memory in memories:

@@ -17,7 +17,7 @@ from cocotb.types import Logic, LogicArray
 
 from sim import beats as form
 
-__all__ = ["QUIET", "UNKNOWN", "Port", "UnknownError", "Wires", "flag_writer", "known_flag"]
+__all__ = ["QUIET", "UNKNOWN", "Port", "UnknownError", "Wires", "flag_writer", "known_flag", "late_writes"]
 
 UNKNOWN = os.environ.get("BITMOSAIC_UNKNOWN", "")
 """In a four-state simulator: what an unknown bit of a payload counts as, ``0`` or ``1``; else empty."""
@@ -28,6 +28,10 @@ DEPOSIT = 0
 """How values are written: the simulator's ordinary, inertial assignment."""
 
 AXI_PAYLOAD = ("tdata", "tlast", "tuser", "tkeep", "tid", "tdest")
+
+late_writes: list = []
+"""In a four-state simulator: ports and values to be written at the falling edge. Written at once, from within the
+change of the clock, they could overtake it."""
 
 
 class UnknownError(AssertionError):
@@ -51,7 +55,7 @@ def known_flag(port, name: str) -> Callable[[], int]:
 def flag_writer(port) -> Callable[[int], None]:
     """Function that writes a one-bit port."""
     if UNKNOWN:
-        return lambda value: setattr(port, "value", value)
+        return lambda value: late_writes.append((port, value))
     return lambda value: port._handle.set_signal_val_int(DEPOSIT, value)
 
 
@@ -100,11 +104,11 @@ class Port:
 
     def writer(self) -> Callable:
         """Function that writes a payload, given as a literal or, of several signals, as a tuple of literals."""
-        if UNKNOWN:  # Icarus takes no raw writes to nets: cocotb knows when it does
+        if UNKNOWN:
 
             def write_texts(texts) -> None:
                 for port, text in zip(self.ports, (texts,) if isinstance(texts, str) else texts, strict=True):
-                    port.value = LogicArray(text) if len(text) > 1 else Logic(text)
+                    late_writes.append((port, LogicArray(text) if len(text) > 1 else Logic(text)))
 
             return write_texts
         sets = [

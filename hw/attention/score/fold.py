@@ -301,7 +301,8 @@ class FoldUnit(wiring.Component):
         m.d.sync += [
             product.eq(Mux(real, booth_product(m, size, factor, "scaled"), 0)),
             below.eq(negative),
-            amount.eq(Mux(exact, config.query_bits - width, top - weight - (width - 1))),
+            # A place that is padding is beyond, whatever is in its scale and its element.
+            amount.eq(Mux(exact, config.query_bits - width, top - weight - (width - 1)) | Cat(C(0, 6), ~real)),
         ]
         sign = below ^ flip
         beyond = amount[6]
