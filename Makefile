@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth density explore attention-cost kv-area test fuzz mutation lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density explore attention-cost kv-area test test-full fuzz mutation lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -37,6 +37,7 @@ make kv-area   the KV engine beside engines with arithmetic in every lane; build
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
+make test-full everything, the largest builds too: nightly
 make fuzz      the core under a random host and malformed packets, N scenarios; build/fuzz/report.json
 make mutation  N small defects per netlist of a block (TOP), and which its tests notice; build/signoff/mutation.json
 make lint      ruff and import-linter
@@ -92,6 +93,10 @@ sim: setup-all
 test: lint
 	@rm -rf build/sim/junit build/sim/junit.xml
 	$(PYTEST)
+
+test-full: lint
+	@rm -rf build/sim/junit build/sim/junit.xml
+	$(PYTEST) --full
 
 fuzz: setup-all
 	@$(RUN) -m verif.core.fuzz --count $(or $(N),300) --jobs $(JOBS) $(ARGS)

@@ -15,7 +15,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed", default="1", help="seed of every random test: a number in 1..2**31 - 1, or `random` (default 1)"
     )
 
-
     parser.addoption("--full", action="store_true", help="run what is marked `full`, too (make test-full)")
 
 

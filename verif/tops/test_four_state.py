@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from gen.tops import ATTENTION_CORES
 from golden.kv.pack import pack_block
 from hosts.address_generator import tight_pools
 from hosts.attention.axi import as_core_result, score_axi_job, value_axi_job
@@ -29,7 +28,8 @@ from sim.job import Job, run_jobs
 from spec.datatypes import Datatype
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvTransform
-from spec.rlkv import RlkvCommand, RlkvOperation, rlkv_preset
+from spec.rlkv import RlkvCommand, RlkvOperation
+from spec.system import SYSTEMS
 from verif.attention.test_scores import random_list as key_list
 from verif.attention.test_value import random_list as value_list
 from verif.core.configs import small_core
@@ -45,7 +45,7 @@ pytestmark = [
     pytest.mark.skipif(not available(), reason="needs Icarus Verilog (Debian: apt install iverilog)"),
 ]
 TRAFFIC = {"idle": 0.2, "stall": 0.2}
-ATTENTION = ATTENTION_CORES["tiny"]
+ATTENTION = SYSTEMS["tiny"].attention
 ENGINE = KvEngineConfig(
     lanes=4, transforms={KvTransform.WHT, KvTransform.RFFT}, max_channels=64, interleave=True, centre=True
 )
@@ -87,7 +87,7 @@ def test_value_core(build, rng, seed):
 
 @pytest.mark.full
 def test_address_generator(build, rng, seed):
-    config = rlkv_preset("tiny")
+    config = SYSTEMS["tiny"].address_generator
     case = disciplined(config, tight_pools(config, full=12, window=12, blocks=60), rng, steps=6)
     words = [(name.upper(), value) for name, value in asdict(case.pools).items()]
     words = [
