@@ -106,9 +106,8 @@ def test_address_generator(build, rng, seed):
         wires={name: LITE[name] for name in ("s_axil_aw", "s_axil_w", "s_axil_b")},
         resets=[7],
     )
-    last = np.ones(len(operations), np.uint8)
     job = Job(
-        inputs={"s_axis_operations": {"tdata": operations, "tlast": last}},
+        inputs={"s_axis_operations": {"tdata": operations}},
         outputs={"m_axis_commands": len(commands)},
         reset=False,
         observe=["irq"],
