@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from golden.kv.pack import pack_block
-from hosts.address_generator import tight_pools
+from hosts.address_generator import columns_of, tight_pools
 from hosts.attention.axi import as_core_result, score_axi_job, value_axi_job
 from hosts.attention.lists import compare_scores
 from hosts.attention.value_lists import compare_values
@@ -25,10 +25,11 @@ from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
 from sim.icarus import available, build_four_state
 from sim.job import Job, run_jobs
+from sim.layout import pack
 from spec.datatypes import Datatype
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvTransform
-from spec.rlkv import RlkvCommand, RlkvOperation
+from spec.rlkv_transfers import RlkvCommand, RlkvOperation
 from spec.system import SYSTEMS
 from verif.attention.test_scores import random_list as key_list
 from verif.attention.test_value import random_list as value_list
@@ -98,7 +99,7 @@ def test_address_generator(build, rng, seed):
     labels = {register.name: register.address for register in load_map("address_generator").registers}
     writes = [(labels[name], value) for name, value in words]
     lite = accesses(writes)
-    operations = as_bytes(OperationLayout(config), case.ops, RlkvOperation)
+    operations = pack(OperationLayout(config), columns_of(case.ops, RlkvOperation))
     commands = as_bytes(CommandLayout(config), case.expected, RlkvCommand)
     pools = Job(
         inputs=lite,
@@ -114,7 +115,7 @@ def test_address_generator(build, rng, seed):
         **TRAFFIC,
     )
     _, result = run_jobs(build(KvAddressGeneratorAxi(config), "kv_address_generator_axi"), [pools, job], seed=seed)
-    found = octets(result.outputs["m_axis_commands"]["tdata"], 8 * commands.shape[1])
+    found = octets(np.asarray(result.outputs["m_axis_commands"]["tdata"]), 8 * commands.shape[1])
     np.testing.assert_array_equal(found, commands)
     assert result.observed["irq"] == 0
 
