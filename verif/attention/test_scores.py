@@ -141,6 +141,7 @@ def test_bad_scales_and_queries_mark_what_they_touch(core, rng, seed):
     compare_scores(result, expected)
 
 
+@pytest.mark.full
 @pytest.mark.sim
 def test_two_steps_per_row(rng, seed):
     """A build for 128 channels, with the widest integers."""

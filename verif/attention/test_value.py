@@ -23,7 +23,11 @@ FORMATS = (KvFormat.V158, KvFormat.V2)
 TRAFFIC = [{}, {"idle": 0.3, "stall": 0.3}, {"idle": {"i": 0.7}, "stall": 0.1, "burst": 4.0}]
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: f"{c.channels}")
+@pytest.fixture(
+    scope="module",
+    params=[CONFIGS[0], pytest.param(CONFIGS[1], marks=pytest.mark.full)],
+    ids=lambda c: f"{c.channels}",
+)
 def core(request):
     return request.param, build_design(ValueCore(request.param), "value_core")
 

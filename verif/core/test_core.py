@@ -91,7 +91,9 @@ def check(config: CoreConfig, problem: Problem, run) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize(("name", "jobs"), [("tiny", 40), ("tiny-chains", 20), ("edge", 8)])
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("tiny", 40), ("tiny-chains", 20), pytest.param("edge", 8, marks=pytest.mark.full)]
+)
 def test_any_job(name, jobs, rng, seed):
     """Sizes below, at and above every block size, one datatype or any mixture, each stream held up in turn."""
     config = small_core(name)
@@ -108,6 +110,7 @@ def test_any_job(name, jobs, rng, seed):
         check(config, problem, run)
 
 
+@pytest.mark.full
 @pytest.mark.sim
 def test_dense(rng, seed):
     """The whole array: a ragged job of every datatype, and the rates of two 576 x 576 layers."""

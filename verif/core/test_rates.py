@@ -55,6 +55,7 @@ def busy(registers: dict[str, int]) -> float:
     return registers["BUSY_CYCLES"] / registers["CYCLES"]
 
 
+@pytest.mark.full
 @pytest.mark.sim
 @pytest.mark.parametrize(
     ("inputs", "outputs", "datatypes"),
@@ -72,6 +73,7 @@ def test_busy(inputs, outputs, datatypes, seed):
     assert min(rate for _, rate in rates.values()) >= 0.95, rates
 
 
+@pytest.mark.full
 @pytest.mark.sim
 def test_few_tokens(seed):
     """One set of tokens: a sum's groups are 16 cycles apart at least, which binds datatypes of one step only."""
@@ -84,6 +86,7 @@ def test_few_tokens(seed):
     assert min(rate for datatype, rate in one_set.items() if datatype != Datatype.FP3) > 0.92
 
 
+@pytest.mark.full
 @pytest.mark.sim
 def test_paper(seed):
     """Bit-serial PEs: every datatype in one ragged job, and the rate of an FP4 layer."""

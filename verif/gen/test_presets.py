@@ -48,7 +48,9 @@ def verilog(preset: str, out: Path, hash_seed: str, names: tuple[str, ...] = ())
     )
 
 
-@pytest.mark.parametrize("preset", VERILOG)
+@pytest.mark.parametrize(
+    "preset", ["tiny", *(pytest.param(name, marks=pytest.mark.full) for name in VERILOG if name != "tiny")]
+)
 def test_every_top_is_stable_and_clean(tmp_path, preset):
     verilog(preset, tmp_path / "0", "0")
     again = preset == "tiny"
@@ -73,6 +75,7 @@ def test_every_top_is_stable_and_clean(tmp_path, preset):
     assert len(modules) == len(set(modules)), "two tops define a module of one name"
 
 
+@pytest.mark.full
 def test_large_array_is_quick_and_small():
     """32 x 32 PEs: the modules of 8 x 8, and most of their text."""
     texts, started = [], time.process_time()

@@ -5,7 +5,11 @@ import pytest
 from verif.kv.bench import CONFIGS, build_engine
 
 
-@pytest.fixture(scope="session", params=CONFIGS, ids=lambda lanes: f"lanes{lanes}")
+@pytest.fixture(
+    scope="session",
+    params=[4, pytest.param(8, marks=pytest.mark.full), 16, pytest.param(32, marks=pytest.mark.full)],
+    ids=lambda lanes: f"lanes{lanes}",
+)
 def engine(request):
     """(config, simulator) of each of ``CONFIGS``."""
     config = CONFIGS[request.param]

@@ -28,13 +28,21 @@ ORDERED = {
 CENTRING = {lanes: config for lanes, config in ORDERED.items() if config.centre}
 
 
-@pytest.fixture(scope="module", params=ORDERED, ids=lambda lanes: f"lanes{lanes}")
+@pytest.fixture(
+    scope="module",
+    params=[4, *(pytest.param(lanes, marks=pytest.mark.full) for lanes in ORDERED if lanes > 4)],
+    ids=lambda lanes: f"lanes{lanes}",
+)
 def ordered(request):
     config = ORDERED[request.param]
     return config, build_engine(config)
 
 
-@pytest.fixture(scope="module", params=CENTRING, ids=lambda lanes: f"lanes{lanes}")
+@pytest.fixture(
+    scope="module",
+    params=[4, *(pytest.param(lanes, marks=pytest.mark.full) for lanes in CENTRING if lanes > 4)],
+    ids=lambda lanes: f"lanes{lanes}",
+)
 def centring(request):
     config = CENTRING[request.param]
     return config, build_engine(config)

@@ -125,6 +125,7 @@ def test_documented_ratios():
     assert array_busy(work, CONFIG) >= 0.9
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("core", [ScoreCore, ValueCore], ids=["score_core", "value_core"])
 def test_gates_are_the_documented_ones(core):
     """Quick variant, sky130hd: what the table says of the fused route at one query head."""

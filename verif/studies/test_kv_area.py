@@ -14,6 +14,7 @@ CEILING = {"sky130hd": 5_500, "generic": 5_450}
 MEMORY_BITS = 37_504
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("library", CEILING)
 def test_logic_stays_small(library, tmp_path):
     try:
@@ -25,6 +26,7 @@ def test_logic_stays_small(library, tmp_path):
     assert found.memory_bits <= MEMORY_BITS
 
 
+@pytest.mark.full
 def test_no_larger_than_arithmetic_in_every_lane(tmp_path):
     """Memory bits at a gate equivalent each; of the plain alternatives the one without stored multiples is better."""
     engine = measure(KvDequantizer(CONFIG), "generic", cache_dir=tmp_path)

@@ -31,10 +31,12 @@ def wht(library):
     return gates("wht_16", library)
 
 
+@pytest.mark.full
 def test_wht_stays_small(wht):
     assert 0 < wht <= WHT_CEILING
 
 
+@pytest.mark.full
 def test_wht_takes_less_than_fp16_multiply_adds(wht, library):
     """A transform at line rate against the multiply-adds that plain lanes would have: the literal ones, even behind
     codes, whose numbers have few bits; against those made for codes it loses."""
@@ -44,5 +46,6 @@ def test_wht_takes_less_than_fp16_multiply_adds(wht, library):
     assert wht < lanes * literal
 
 
+@pytest.mark.full
 def test_rfft_is_far_smaller_than_an_open_fft(library):
     assert gates("rfft_4", library) < 0.8 * OPEN_FFT_GATES

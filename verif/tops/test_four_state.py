@@ -86,7 +86,6 @@ def test_value_core(build, rng, seed):
     compare_values(replace(found, observed={"error_count": result.observed["irq"]}), expected)
 
 
-@pytest.mark.full
 def test_address_generator(build, rng, seed):
     config = SYSTEMS["tiny"].address_generator
     case = disciplined(config, tight_pools(config, full=12, window=12, blocks=60), rng, steps=6)
