@@ -40,14 +40,29 @@ class Block:
     anything: Callable[[Ports, np.ndarray, np.ndarray], None] = everything_counts
 
 
+WINDOWS = "tops/test_register_windows.py::test_every_address"
+BEHIND_AXI = "tops/test_attention.py -k"
+
 BLOCKS = {
     block.top: block
     for block in (
-        Block("core", "accelerator_core_axi", ("tops/test_core.py tops/test_core_registers.py",
-              "core/test_core.py -k tiny-40", "core/test_fuzz.py -k test_fuzz")),
+        Block(
+            "core",
+            "accelerator_core_axi",
+            (
+                "tops/test_core.py",
+                f"{WINDOWS}[core]",
+                "core/test_core.py::test_any_job[tiny-40]",
+                "core/test_fuzz.py::test_fuzz",
+            ),
+        ),
         Block("kv_dequantizer_axi", "kv_dequantizer_axi", ("tops/test_kv_dequantizer.py",), marked_beats),
-        Block("score_core_axi", "score_core_axi", ("tops/test_attention.py -k score",), marked_scores),
-        Block("value_core_axi", "value_core_axi", ("tops/test_attention.py -k value",), marked_scores),
-        Block("kv_address_generator_axi", "kv_address_generator_axi", ("tops/test_address_generator.py",)),
+        Block("score_core_axi", "score_core_axi", (f"{BEHIND_AXI} score", f"{WINDOWS}[score_core]"), marked_scores),
+        Block("value_core_axi", "value_core_axi", (f"{BEHIND_AXI} value", f"{WINDOWS}[value_core]"), marked_scores),
+        Block(
+            "kv_address_generator_axi",
+            "kv_address_generator_axi",
+            ("tops/test_address_generator.py", f"{WINDOWS}[address_generator]"),
+        ),
     )
-}  # fmt: skip
+}

@@ -1,6 +1,6 @@
 """The address generator's AXI block against the model: streams, registers, pools that do not fit, resets."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from sim.beats import to_ints
 from sim.design import build_design
 from sim.layout import pack
 from sim.runner import run
-from spec.rlkv import RlkvConfig, rlkv_preset
+from spec.rlkv import RlkvConfig, RlkvPools, rlkv_preset
 from spec.rlkv_transfers import CommandKind, RlkvCommand, RlkvError, RlkvOp
 from verif.rlkv.scenario import disciplined, random_masks, wild
 
@@ -40,10 +40,11 @@ def vectors(name: str, case: Case) -> dict[str, np.ndarray]:
 
 
 def beyond(config: RlkvConfig) -> list[tuple[str, int]]:
-    """Each pool register with the lowest and the highest bit that the build does not have."""
-    bases = [(f"{pool}_base", 1 << bit) for pool in ("full", "window", "block") for bit in (config.address_bits, 63)]
-    counts = [(name, 1 << 31) for name in ("full_areas", "window_areas", "blocks")]
-    return bases + counts
+    """Each pool register with each of its bits alone that makes a pool too large, all else zero."""
+    none = dict.fromkeys((field.name for field in fields(RlkvPools)), 0)
+    counts = [(name, 1 << bit) for name in none if not name.endswith("_base") for bit in range(32)]
+    bases = [(name, 1 << bit) for name in none if name.endswith("_base") for bit in range(config.address_bits, 64)]
+    return bases + [(name, value) for name, value in counts if not RlkvPools(**none | {name: value}).fits(config)]
 
 
 @pytest.mark.sim
