@@ -38,9 +38,12 @@ def campaign_of(name: str, seeds: Sequence[int], cycles: int) -> Campaign:
     verilog, declared = to_verilog(top.component(), block.module)
     ports = Ports(block.module, declared, "aclk", "aresetn")
     home = HOME / name
-    key = sha256(repr((verilog, block.tests, tuple(seeds))).encode()).hexdigest()[:12]
+    key = sha256(repr((verilog, block.tests, tuple(seeds))).encode())
+    for room in sorted({"sim", "hosts", *(f"verif/{test.split('/')[0]}" for test in block.tests)}):
+        for source in sorted((ROOT / room).rglob("*.py")):
+            key.update(source.read_bytes())
     paths = []
-    for path in record(home / f"recorded-{key}", ports, verilog, block.tests, seeds):
+    for path in record(home / f"recorded-{key.hexdigest()[:12]}", ports, verilog, block.tests, seeds):
         trace = read(path, ports, block.anything, cycles)
         paths.append(path.with_suffix(".bin"))
         trace.write(paths[-1])

@@ -41,7 +41,8 @@ def choices(netlist: Netlist, cell: Cell) -> list[tuple[str, str]]:
     found = []
     for port in () if cell.kind.startswith("$meminit") else cell.inputs:
         bits = netlist.bits(cell.ports[port])
-        if not bits:
+        # The enable and resets of an asynchronous read are constants, which Yosys insists on.
+        if not bits or (cell.kind.startswith("$memrd") and port != "\\ADDR"):
             continue
         found += [(kind, port) for kind in BITS]
         if cell.kind in COUNTING and port in ("\\A", "\\B") and len(bits) > 1 and set(bits) <= {"0", "1"}:

@@ -118,9 +118,10 @@ Outcome exactly(int mutant, const Trace& trace, long& at) {
 
 class Elastic {
 public:
-    // With a generator, single cycles are added at random, and `excuse` is asked to forgive what differs.
-    Elastic(int mutant, Trace& trace, std::mt19937* lag) : trace(trace), model(mutant), lag(lag), next(streams.size()),
-        offered(streams.size()), held(streams.size()), inputs(input_words) {}
+    // With a generator, cycles are added at random, and what differs then is not compared any more; nor are levels that
+    // differ without them when `good`.
+    Elastic(int mutant, Trace& trace, bool good, std::mt19937* lag) : trace(trace), model(mutant), good(good), lag(lag),
+        next(streams.size()), offered(streams.size()), held(streams.size()), inputs(input_words) {}
 
     Verdict run() {
         long last_move = 0;
@@ -156,6 +157,7 @@ public:
 private:
     Trace& trace;
     Model model;
+    bool good;
     std::mt19937* lag;
     std::vector<size_t> next;
     std::vector<char> offered;
@@ -170,8 +172,8 @@ private:
             if (next[s] < trace.moves[s].size() && trace.moves[s][next[s]] <= t) return true;
         return false;
     }
-    bool excused(long t, int word, uint32_t differ) {
-        if (!lag) return false;
+    bool excused(long t, int word, uint32_t differ, bool level = false) {
+        if (!lag && !(good && level)) return false;
         trace.care_loose(t)[word] &= ~differ;
         masked++;
         return true;
@@ -188,7 +190,7 @@ private:
     bool levels_hold(long t) {
         for (int k = 0; k < output_words; k++) {
             const uint32_t differ = (model.out()[k] ^ trace.out(t)[k]) & trace.care_loose(t)[k] & level_mask[k];
-            if (differ && !excused(t, k, differ)) return false;
+            if (differ && !excused(t, k, differ, true)) return false;
         }
         return true;
     }
@@ -279,7 +281,7 @@ void judge(int mutant, std::vector<Trace>& traces) {
         const Outcome outcome = exactly(mutant, traces[n], at);
         if (outcome == SAME) continue;
         Verdict verdict{"value", at};
-        if (outcome == OTHER) verdict = Elastic(mutant, traces[n], nullptr).run();
+        if (outcome == OTHER) verdict = Elastic(mutant, traces[n], false, nullptr).run();
         if (verdict.what) {
             std::printf("%d %s %zu %ld\n", mutant, verdict.what, n, verdict.cycle);
             return;
@@ -307,7 +309,7 @@ int main(int argc, char** argv) {
         }
         long masked = 0;
         for (int k = 0; k < 4; k++) {
-            Elastic elastic(0, traces[n], k == 0 ? nullptr : &lag);
+            Elastic elastic(0, traces[n], true, k == 0 ? nullptr : &lag);
             const Verdict verdict = elastic.run();
             masked += elastic.masked;
             if (verdict.what && !(k > 0 && verdict.what == std::string("slow"))) {

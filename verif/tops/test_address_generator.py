@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from hosts.address_generator import Case, columns_of, tight_pools
+from hosts.attention.axi import address_of
+from hosts.core import LITE, accesses, octets
 from hw.rlkv.layouts import CommandLayout, OperationLayout
 from hw.tops.address_generator import KvAddressGeneratorAxi, field_positions
-from sim.beats import to_ints
+from sim.beats import from_ints, to_ints
 from sim.design import build_design
+from sim.job import Job, run_jobs
 from sim.layout import pack
 from sim.runner import run
 from spec.rlkv import RlkvConfig, RlkvPools, rlkv_preset
@@ -17,6 +20,17 @@ from spec.rlkv_transfers import CommandKind, RlkvCommand, RlkvError, RlkvOp
 from verif.rlkv.scenario import disciplined, random_masks, wild
 
 CONFIG = rlkv_preset("tiny")
+POOLS = {
+    name: address_of("address_generator")[register]
+    for name, register in (
+        ("full_base", "FULL_BASE_LOW"),
+        ("full_areas", "FULL_AREAS"),
+        ("window_base", "WINDOW_BASE_LOW"),
+        ("window_areas", "WINDOW_AREAS"),
+        ("block_base", "BLOCK_BASE_LOW"),
+        ("blocks", "BLOCKS"),
+    )
+}
 
 
 def as_bytes(layout, items, kind) -> np.ndarray:
@@ -68,6 +82,32 @@ def test_generator_behind_axi(rng, seed):
     }
     built = build_design(KvAddressGeneratorAxi(CONFIG), "kv_address_generator_axi")
     run(built, "verif.tops.tb_address_generator", vectors=vector, options=options, seed=seed)
+
+
+@pytest.mark.sim
+def test_long_traffic(rng, seed):
+    """Hundreds of operations on pools so small that blocks and areas run out, go back and are given out again."""
+    layout, wires = OperationLayout(CONFIG), {name: LITE[name] for name in ("s_axil_aw", "s_axil_w", "s_axil_b")}
+    jobs, cases = [], []
+    for full, window, blocks, steps in ((8, 9, 12, 700), (4, 12, 5, 700), (12, 12, 40, 400)):
+        case = wild(CONFIG, tight_pools(CONFIG, full=full, window=window, blocks=blocks), rng, steps=steps)
+        values = asdict(case.pools).items()
+        sent = [(POOLS[name], value) for name, value in values]
+        sent += [(POOLS[name] + 4, value >> 32) for name, value in values if name.endswith("_base")]
+        idle = {name: 0 for name in ("s_axil_arvalid", "s_axil_rready", "s_axis_operations_tvalid")}
+        set_pools = {"inputs": accesses(sent), "outputs": {"s_axil_b": len(sent)}, "wires": wires}
+        jobs.append(Job(**set_pools, signals=idle | {"m_axis_commands_tready": 0}))
+        beats = as_bytes(layout, case.ops, type(case.ops[0]))
+        operations = {"tdata": from_ints([int.from_bytes(row.tobytes(), "little") for row in beats], 8 * len(beats[0]))}
+        outputs = {"m_axis_commands": len(case.expected)}
+        jobs.append(Job(inputs={"s_axis_operations": operations}, outputs=outputs, reset=False, stall=0.2, idle=0.1))
+        cases.append(case)
+    built = build_design(KvAddressGeneratorAxi(CONFIG), "kv_address_generator_axi")
+    for case, result in zip(cases, run_jobs(built, jobs, seed=seed)[1::2], strict=True):
+        wanted = as_bytes(CommandLayout(CONFIG), case.expected, RlkvCommand)
+        got = octets(result.outputs["m_axis_commands"]["tdata"], 8 * wanted.shape[1])
+        np.testing.assert_array_equal(got, wanted)
+    assert {RlkvError.BLOCKS, RlkvError.AREAS} <= {command.status for case in cases for command in case.expected}
 
 
 def test_positions_of_fields_are_the_layout():
