@@ -21,6 +21,7 @@ from amaranth.hdl import _nir
 from amaranth.lib import wiring
 
 from gen import __version__
+from gen.keywords import KEYWORDS
 from gen.signal_names import get_var_name
 from gen.yosys import run_yosys
 from hw.sharing import ModuleLibrary
@@ -110,7 +111,7 @@ def to_verilog(component: wiring.Component, name: str) -> tuple[str, list[dict]]
     library = ModuleLibrary(name)
     with _zeros_unwritten(), patch.object(tracer, "get_var_name", get_var_name):
         il = rtlil.convert(component, name=name, platform=library, emit_src=False)
-    il = _flat_names("\n".join([il, *library.modules.values()]))
+    il = _no_keywords(_flat_names("\n".join([il, *library.modules.values()])))
     _refuse_initialised_rams(il)
     with tempfile.TemporaryDirectory(prefix="bitmosaic-") as work:
         (Path(work) / "design.il").write_text(il)
@@ -182,6 +183,20 @@ def _flat_names(il: str) -> str:
         return f"{match[1]}\\{renamed.get(match[2], match[2])}"
 
     return re.sub(r"^(module |  cell )\\(\S+)", rename, il, flags=re.MULTILINE)
+
+
+def _no_keywords(il: str) -> str:
+    """Nets called like a keyword get an underscore behind their name: ``group`` becomes ``group_``."""
+    found = set(re.findall(r"^  (?:wire|memory) .*\\(\w+)$", il, flags=re.MULTILINE))
+    words = sorted(name for name in found if name.lower() in KEYWORDS)
+    if taken := [word for word in words if f"{word}_" in found]:
+        raise ValueError(
+            f"a signal must not be called {taken[0]}, a keyword, beside one called {taken[0]}_: rename one"
+        )
+    if not words:
+        return il
+    # A memory's name stands in strings, too, with two backslashes.
+    return re.sub(rf"(\\{{1,2}}(?:{'|'.join(words)}))(?![\w.$])", r"\1_", il)
 
 
 def _multiplexer(function: re.Match) -> str:

@@ -8,7 +8,7 @@ from cocotb.triggers import Timer
 from sim import beats as form
 from sim import exchange
 from sim.bench import PERIOD_NS, Bench
-from sim.streams import DEPOSIT
+from sim.ports import DEPOSIT
 
 
 @cocotb.test()

@@ -16,6 +16,7 @@ from gen.verilog import to_verilog
 from hw.tops.core import AcceleratorCoreAxi
 from sim.build import lint
 from spec.system import SYSTEMS, core_preset
+from verif.gen.test_names import keywords_in
 
 ROOT = Path(gen.__file__).parents[1]
 # The command with every import of torch, of the models and of the simulator refused.
@@ -69,6 +70,7 @@ def test_every_top_is_stable_and_clean(tmp_path, preset):
             lint(path, path.stem)
             text = path.read_text()
             assert " initial " not in text
+            assert not keywords_in(text), path.name
             modules += [line.split()[1].split("(")[0] for line in text.splitlines() if line.startswith("module ")]
         else:
             assert json.loads(path.read_text())["top"] == path.stem
