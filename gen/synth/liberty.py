@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from gen.synth.liberty_parse import Cell, LibraryError, parse, truth_table
+from gen.synth.liberty_parse import Cell, LibraryError, Parsed, parse, truth_table
+from shell.output import write_file
 
 __all__ = ["NAMED", "Library", "LibraryError", "find_data_dir", "generic_library", "load_library", "named_library"]
 
 GENERIC = Path(__file__).with_name("generic.lib")
+COPIES = Path("build/synth/liberty")
 
 
 @dataclass(frozen=True)
@@ -130,17 +132,28 @@ def load_library(paths: Sequence[Path | str], *, target_ps: int | None = None) -
     if target_ps is not None and (not isinstance(target_ps, int) or target_ps <= 0):
         raise LibraryError(f"target_ps must be a positive number of picoseconds, not {target_ps!r}")
     paths = tuple(Path(path).resolve() for path in paths)
-    names, hashes, cells = [], [], {}
+    files, cells = [], {}
     for path in paths:
-        digest, name, found = parse(path)
-        if digest in hashes:
+        found = parse(path)
+        if found.digest in [other.digest for other in files]:
             raise LibraryError(f"Liberty file given twice: {path}")
-        names.append(name)
-        hashes.append(digest)
-        cells.update(found)
+        files.append(found)
+    names = [found.library for found in files]
     known = {next((k for k in KNOWN if re.match(k.pattern, name)), None) for name in names}
-    if len(known) > 1:
+    if len(known) > 1 or (known == {None} and len(set(names)) > 1):
         raise LibraryError(f"Liberty files of different libraries: {', '.join(names)}")
+    for what in ("process", "voltage", "temperature"):
+        corners = [(path.name, dict(found.corner)) for path, found in zip(paths, files, strict=True)]
+        stated = {name: corner[what] for name, corner in corners if what in corner}
+        if len(set(stated.values())) > 1:
+            values = ", ".join(f"{name} {value:g}" for name, value in stated.items())
+            raise LibraryError(f"Liberty files of different corners: {what} of {values}")
+    for found in files:
+        if both := sorted(set(cells) & set(found.cells)):
+            raise LibraryError(f"cell {both[0]} is in two of the Liberty files: give those of one library")
+        cells |= found.cells
+    hashes = [found.digest for found in files]
+    paths = tuple(_for_all_tools(path, found) for path, found in zip(paths, files, strict=True))
     known = known.pop() or Known(names[0], "", DEFAULT_TARGET_PS, _smallest(cells, (), "buffer", 1, 0b10))
     nand2 = _smallest(cells, known.dont_use, "2-input NAND", 2, 0b0111)
     if not any(cell.is_flipflop for cell in cells.values()):
@@ -157,6 +170,17 @@ def load_library(paths: Sequence[Path | str], *, target_ps: int | None = None) -
         nand2_area=cells[nand2].area,
         cells=cells,
     )
+
+
+def _for_all_tools(path: Path, found: Parsed) -> Path:
+    """The file, or a copy for Yosys, ABC and OpenSTA where it is compressed or not in UTF-8."""
+    if found.text is None:
+        return path
+    copy = (COPIES / f"{found.digest[:20]}.lib").resolve()
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_file(copy, found.text)
+    return copy
 
 
 def _smallest(cells: dict[str, Cell], dont_use: tuple[str, ...], what: str, inputs: int, table: int) -> str:

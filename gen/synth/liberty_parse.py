@@ -1,5 +1,6 @@
 """A reader for the part of Liberty that the synthesis recipe needs: cells, areas, pins and functions."""
 
+import gzip
 import hashlib
 import itertools
 import re
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Cell", "LibraryError", "parse", "truth_table"]
+__all__ = ["Cell", "LibraryError", "Parsed", "parse", "truth_table"]
 
 
 class LibraryError(ValueError):
@@ -29,39 +30,87 @@ _TOKEN = re.compile(
     r"(?P<open>\b(?P<group>\w+)\s*\(\s*\"?(?P<name>[^(){}]*?)\"?\s*\)\s*\{)"
     r"|(?P<anon>\{)"
     r"|(?P<close>\})"
-    r"|\b(?P<key>area|direction|function|dont_use)\s*:\s*\"?(?P<value>[^\";\n]*?)\"?\s*;"
+    r"|\b(?P<key>area|direction|function|dont_use|nom_process|nom_voltage|nom_temperature)\s*:\s*"
+    r"\"?(?P<value>[^\";\n}]*?)\"?\s*(?:;|\n|$|(?=\}))"
 )
 
 
-def parse(path: Path) -> tuple[str, str, dict[str, Cell]]:
-    """Read one Liberty file: the sha256 of its bytes, the library's name and its cells (without ``dont_use : true``).
+@dataclass(frozen=True)
+class Parsed:
+    """What a Liberty file holds.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the file's bytes.
+    library : str
+    corner : tuple of (str, float)
+        The library's nominal process, voltage and temperature, as far as it states them.
+    cells : dict of str to Cell
+        Without those of ``dont_use : true``.
+    text : str or None
+        What to give to tools in place of the file: not compressed, in ASCII. None where they read the file itself.
+    """
+
+    digest: str
+    library: str
+    corner: tuple[tuple[str, float], ...]
+    cells: dict[str, Cell]
+    text: str | None
+
+
+def parse(path: Path) -> Parsed:
+    """Read one Liberty file: compressed by gzip or not, UTF-8 or Latin-1, with semicolons at ends of lines or without.
+
+    A parser of our own: of a file of 15 MB nearly all is tables that the recipe does not want, and passing over them
+    takes a second or two.
 
     Raises
     ------
     LibraryError
-        If the file cannot be read or is not Liberty.
+        If the file cannot be read or is not Liberty, or a number in it is none; the message has file, line and cell.
     """
     try:
         raw = path.read_bytes()
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except OSError as error:
-        raise LibraryError(f"cannot read Liberty file {path}: {error.strerror}") from error
+        raise LibraryError(f"cannot read Liberty file {path}: {error.strerror or error}") from error
+    except EOFError as error:
+        raise LibraryError(f"cannot read Liberty file {path}: its compressed end is missing") from error
     digest = hashlib.sha256(raw).hexdigest()
     if digest not in _PARSED:
+        if b"\0" in content:
+            raise LibraryError(f"not a Liberty file (not text): {path}")
+        plain = content is raw
         try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            raise LibraryError(f"not a Liberty file (not text): {path}") from error
+            text = content.decode()
+        except UnicodeDecodeError:
+            text, plain = content.decode("latin-1").encode("ascii", "replace").decode(), False
+
+        def passed_over(match: re.Match) -> str:
+            return "\n" * match[0].count("\n")
+
         # Comments, and the numbers of the tables: nearly all of the text, and none of it is wanted here.
-        text = re.sub(r"/\*.*?\*/|\"[-+\d.,eE\s\\]{20,}\"", "", text, flags=re.DOTALL)
-        _PARSED[digest] = _scan(text, path)
-    return digest, *_PARSED[digest]
+        bare = re.sub(r"/\*.*?\*/|\"[-+\d.,eE\s\\]{20,}\"", passed_over, text, flags=re.DOTALL)
+        _PARSED[digest] = Parsed(digest, *_scan(bare, path), None if plain else text)
+    return _PARSED[digest]
 
 
-_PARSED: dict[str, tuple[str, dict[str, Cell]]] = {}
+_PARSED: dict[str, Parsed] = {}
 
 
-def _scan(text: str, path: Path) -> tuple[str, dict[str, Cell]]:
+def _scan(text: str, path: Path) -> tuple[str, tuple[tuple[str, float], ...], dict[str, Cell]]:
     """Walk the groups of a Liberty file and collect its cells; tables and everything unknown are passed over."""
+
+    def number(token: re.Match) -> float:
+        try:
+            return float(token["value"])
+        except ValueError:
+            line = text.count("\n", 0, token.start()) + 1
+            groups = ", ".join(f"{group} {name}" for group, name in stack[-1:])
+            raise LibraryError(f"{path}:{line}: {groups}: {token['key']} is no number: {token['value']!r}") from None
+
+    corner = {}
     stack: list[tuple[str, str]] = []
     library, cells, cell = None, {}, {}
     for token in _TOKEN.finditer(text):
@@ -85,12 +134,15 @@ def _scan(text: str, path: Path) -> tuple[str, dict[str, Cell]]:
                 cells[name] = cell
                 cell = {}
         elif cell and stack[-1][0] == "cell" and token["key"] in ("area", "dont_use"):
-            cell[token["key"]] = float(token["value"]) if token["key"] == "area" else token["value"] == "true"
+            cell[token["key"]] = number(token) if token["key"] == "area" else token["value"] == "true"
+        elif stack and stack[-1][0] == "library" and token["key"].startswith("nom_"):
+            corner[token["key"].removeprefix("nom_")] = number(token)
         elif cell and stack[-1][0] == "pin":
             cell["pins"][stack[-1][1]][token["key"]] = token["value"]
     if library is None or stack:
         raise LibraryError(f"not a Liberty file (no complete library group): {path}")
-    return library, {name: _cell(name, cell) for name, cell in cells.items() if not cell["dont_use"]}
+    usable = {name: _cell(name, cell) for name, cell in cells.items() if not cell["dont_use"]}
+    return library, tuple(sorted(corner.items())), usable
 
 
 def _cell(name: str, cell: dict) -> Cell:

@@ -23,7 +23,7 @@ def load_libraries(paths: Sequence[Path]) -> list[Library]:
     """The libraries that the files belong to, by the name in each file; without files the generic one."""
     families = {}
     for path in paths or [GENERIC]:
-        _digest, name, _cells = parse(Path(path))
+        name = parse(Path(path)).library
         family = next((known.name for known in KNOWN if re.match(known.pattern, name)), name)
         families.setdefault(family, []).append(path)
     return [load_library(family) for family in families.values()]

@@ -1,10 +1,13 @@
 """Reading Liberty: functions, gate equivalents, and libraries known by what is in them."""
 
+import gzip
+import re
+
 import pytest
 
 from gen.synth import generic, liberty
 from gen.synth.liberty import GENERIC, LibraryError, generic_library, load_library, named_library
-from gen.synth.liberty_parse import truth_table
+from gen.synth.liberty_parse import parse, truth_table
 
 NAND2 = 0b0111
 
@@ -126,3 +129,72 @@ def test_data_directory(tmp_path, monkeypatch):
     assert liberty.find_data_dir() is None
     with pytest.raises(LibraryError, match=r"needs sky130hd_tt\.lib in"):
         named_library("sky130hd")
+
+
+def house(**changes: str) -> str:
+    """The generic library under another name, with texts replaced."""
+    text = generic.liberty().replace("bitmosaic_generic", "house_cells")
+    for before, after in changes.values():
+        assert before in text
+        text = text.replace(before, after)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("latin1.lib", "/* \xa9 Fab, area in \xb5m */\n".encode("latin-1") + house().encode()),
+        ("utf8.lib", "/* area in \u00b5m\u00b2 */\n".encode() + house().encode()),
+        ("nosemicolons.lib", re.sub(r"(?m)^(\s*(?:area|direction|function) : [^;{}\n]+);", r"\1", house()).encode()),
+        ("compressed.lib.gz", gzip.compress(house().encode())),
+        ("dos.lib", house().replace("\n", "\r\n").encode()),
+    ],
+)
+def test_libraries_as_vendors_write_them(tmp_path, monkeypatch, name, content):
+    """They are read, and what the tools are given is plain."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "plain.lib").write_text(house())
+    found, plain = (load_library([tmp_path / file]) for file in (name, "plain.lib"))
+    assert found.cells == plain.cells
+    assert found.nand2_area == plain.nand2_area
+    assert (found.paths[0] == tmp_path / name) == (name in ("utf8.lib", "nosemicolons.lib", "dos.lib"))
+    assert parse(found.paths[0]).cells == plain.cells
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("area : 1.00;", "area : 1,00;", r"n\.lib:\d+: cell \w+: area is no number: '1,00'"),
+        ("area : 1.00;", "area : one;", r"n\.lib:\d+: cell \w+: area is no number: 'one'"),
+    ],
+)
+def test_a_number_that_is_none_is_named_with_its_place(tmp_path, before, after, message):
+    path = tmp_path / "n.lib"
+    path.write_text(house(number=(before, after)))
+    with pytest.raises(LibraryError, match=message):
+        load_library([path])
+
+
+def test_files_of_different_libraries_or_corners_are_refused(tmp_path):
+    one, other, again, cold = (tmp_path / f"{name}.lib" for name in ("one", "other", "again", "cold"))
+    one.write_text(house())
+    aliens = re.sub(r"cell \((\w+)\)", r"cell (ALIEN_\1)", house())
+    other.write_text(aliens.replace("house_cells", "other_vendor"))
+    for files in ([one, other], [other, one]):
+        with pytest.raises(LibraryError, match="different libraries: "):
+            load_library(files)
+    again.write_text(house(area=("area : 1.00;", "area : 0.10;")))
+    with pytest.raises(LibraryError, match="is in two of the Liberty files"):
+        load_library([one, again])
+    assert "nom_voltage" in aliens
+    cold.write_text(re.sub(r"nom_voltage : [\d.]+", "nom_voltage : 0.5", aliens))
+    with pytest.raises(LibraryError, match=r"different corners: voltage of one.lib .*cold.lib 0\.5"):
+        load_library([one, cold])
+
+
+def test_a_compressed_file_cut_short_is_refused(tmp_path):
+    path = tmp_path / "cut.lib.gz"
+    path.write_bytes(gzip.compress(house().encode())[:-30])
+    with pytest.raises(LibraryError, match="compressed end is missing"):
+        load_library([path])
