@@ -2,7 +2,7 @@
 module claims (input [7:0] value);
   wire [9:0] digits;
   wire invalid;
-  trit_decoder dut (.\byte (value), .digits(digits), .invalid(invalid));
+  trit_decoder dut (.byte_(value), .digits(digits), .invalid(invalid));
   wire [1:0] d0 = digits[1:0], d1 = digits[3:2], d2 = digits[5:4], d3 = digits[7:6], d4 = digits[9:8];
   wire [9:0] spelled = d0 + 3 * d1 + 9 * d2 + 27 * d3 + 81 * d4;
   always @* begin
