@@ -14,7 +14,10 @@ from shell.processes import environment, run
 from sim.build import ROOT
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+# Whoever runs the tests in the background may ignore these; a program takes that over.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from shell import console
 from shell.output import staged_directory, staged_file, staged_files
@@ -83,7 +86,8 @@ def test_handlers_of_others_are_left_alone():
     def mine(*_):
         pass
 
-    before = signal.signal(signal.SIGTERM, mine), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    handlers = {signal.SIGTERM: mine, signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with processes.orderly_end():
             assert signal.getsignal(signal.SIGTERM) is mine
@@ -91,8 +95,8 @@ def test_handlers_of_others_are_left_alone():
             assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGHUP, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_slow_children_get_all_their_input():
