@@ -8,8 +8,6 @@ from typing import Any
 from amaranth.lib.wiring import Component
 
 from hw.arith.fp32_adder import Fp32Adder
-from hw.bitserial.accumulator import GroupAccumulator
-from hw.bitserial.column import PEColumn
 from hw.bitserial.decoder import TermDecoder
 from hw.bitserial.dequantizer import BitSerialDequantizer, RescaledPE
 from hw.bitserial.pe import BitSerialPE
@@ -17,14 +15,13 @@ from hw.bitserial.unpacker import RowUnpacker
 from hw.prealigned.pe import PrealignedPE
 from hw.rlkv.layouts import CommandLayout, OperationLayout
 from hw.tops.address_generator import KvAddressGeneratorAxi, field_positions
-from hw.tops.column import PEColumnAxi
 from hw.tops.core import AcceleratorCoreAxi
 from hw.tops.kv_dequantizer import KvDequantizerAxi
 from hw.tops.score_core import ScoreCoreAxi
 from hw.tops.value_core import ValueCoreAxi
 from spec import checks
 from spec.attention import AttentionConfig
-from spec.config import ColumnConfig
+from spec.bitserial import BitSerialConfig
 from spec.core import CoreConfig
 from spec.kv_config import KvEngineConfig
 from spec.prealigned import PrealignedConfig
@@ -92,7 +89,7 @@ def tops(preset: str) -> list[Top]:
     """The tops of a preset, integrated ones first. Raises ValueError for an unknown preset, naming the known."""
     system = checks.named("preset", preset, SYSTEMS)
     found = core_tops(system.core) if system.core else []
-    found += column_tops(system.column) if system.column else []
+    found += bit_serial_tops(system.bit_serial) if system.bit_serial else []
     for name, engine in system.kv_engines.items():
         found.append(Top(name=name, component=partial(KvDequantizerAxi, engine), parameters=kv_parameters(engine)))
     if attention := system.attention:
@@ -106,7 +103,7 @@ def tops(preset: str) -> list[Top]:
 
 
 def core_tops(core: CoreConfig) -> list[Top]:
-    """The accelerator core, and its PE unless that is one of the column's."""
+    """The accelerator core, and its PE unless that is one of BitMoD's."""
     parameters = core_parameters(core)
     prealigned = isinstance(core.datapath, PrealignedConfig)
     component = partial(AcceleratorCoreAxi, core)
@@ -117,40 +114,19 @@ def core_tops(core: CoreConfig) -> list[Top]:
     return found
 
 
-def column_tops(column: ColumnConfig) -> list[Top]:
-    """The column of bit-serial PEs and its parts."""
-    pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits")}
-    digits = {"digit_bits": column.digit_bits}
-    decoder = {"lanes": column.lanes, "signed_special_terms": column.signed_special_terms}
-    dequantizer = digits | {"accumulator_bits": column.accumulator_bits}
+def bit_serial_tops(config: BitSerialConfig) -> list[Top]:
+    """BitMoD's PE, and what goes into it or follows it. The scaling factor is taken bit by bit, as BitMoD does."""
+    pe = {name: getattr(config, name) for name in ("lanes", "rounding", "accumulator_bits")}
+    width = {"accumulator_bits": config.accumulator_bits}
+    decoder = {"lanes": config.lanes, "signed_special_terms": config.signed_special_terms}
     return [
-        Top(name="pe_column", component=lambda: PEColumn(column), parameters=asdict(column)),
-        Top(name="pe_column_axi", component=lambda: PEColumnAxi(column), parameters=asdict(column)),
-        Top(
-            name="rescaled_pe",
-            component=lambda: RescaledPE(**pe, **digits),
-            parameters=pe | digits,
-        ),
-        Top(
-            name="bit_serial_pe",
-            component=lambda: BitSerialPE(**pe),
-            parameters=pe,
-        ),
-        Top(
-            name="bit_serial_dequantizer",
-            component=lambda: BitSerialDequantizer(**dequantizer),
-            parameters=dequantizer,
-        ),
-        Top(
-            name="term_decoder",
-            component=lambda: TermDecoder(**decoder),
-            parameters=decoder,
-        ),
-        Top(
-            name="row_unpacker",
-            component=lambda: RowUnpacker(column.lanes),
-            parameters={"lanes": column.lanes},
-        ),
-        Top(name="group_accumulator", component=lambda: GroupAccumulator(column), parameters=asdict(column)),
-        Top(name="fp32_adder", component=Fp32Adder),
+        Top(name=name, component=partial(component, **parameters), parameters=parameters)
+        for name, component, parameters in (
+            ("rescaled_pe", RescaledPE, pe | {"digit_bits": 1}),
+            ("bit_serial_pe", BitSerialPE, pe),
+            ("bit_serial_dequantizer", BitSerialDequantizer, {"digit_bits": 1} | width),
+            ("term_decoder", TermDecoder, decoder),
+            ("row_unpacker", RowUnpacker, {"lanes": config.lanes}),
+            ("fp32_adder", Fp32Adder, {}),
+        )
     ]

@@ -3,16 +3,21 @@
 from dataclasses import dataclass
 
 from spec import checks
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import Datatype
 from spec.packet import GROUP_SIZES
 
-__all__ = ["BitSerialConfig"]
+__all__ = ["ACCUMULATOR_BITS", "ROUNDINGS", "BitSerialConfig"]
+
+ACCUMULATOR_BITS = (15, 16, 17)
+"""Widths of the PE's accumulator mantissa: BitMoD's 15, and up to what FP32 holds exactly after rescaling."""
+
+ROUNDINGS = ("trunc", "rne")
+"""Rounding of the PE's alignments: toward zero, or to nearest even."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitSerialConfig:
-    """Parameters of a core of ``BitSerialPE``s; those of ``ColumnConfig`` that concern a PE.
+    """Parameters of a core of ``BitSerialPE``s.
 
     Parameters
     ----------

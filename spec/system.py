@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from spec import checks
 from spec.attention import BUS_BYTES, AttentionConfig
 from spec.bitserial import BitSerialConfig
-from spec.config import PRESETS as COLUMNS
-from spec.config import ColumnConfig
 from spec.core import CoreConfig
 from spec.digits import DIGIT_SETS
 from spec.kv_config import KvEngineConfig
@@ -25,8 +23,8 @@ class System:
     ----------
     core : CoreConfig, optional
         The accelerator core.
-    column : ColumnConfig, optional
-        BitMoD's column of PEs.
+    bit_serial : BitSerialConfig, optional
+        BitMoD's PE and its parts, as tops of their own.
     kv_engines : dict of str to KvEngineConfig
         The KV engines by the names of their tops.
     attention : AttentionConfig, optional
@@ -41,13 +39,13 @@ class System:
     """
 
     core: CoreConfig | None = None
-    column: ColumnConfig | None = None
+    bit_serial: BitSerialConfig | None = None
     kv_engines: dict[str, KvEngineConfig] = field(default_factory=dict)
     attention: AttentionConfig | None = None
     address_generator: RlkvConfig | None = None
 
     def __post_init__(self):
-        parts = {"core": CoreConfig, "column": ColumnConfig, "attention": AttentionConfig}
+        parts = {"core": CoreConfig, "bit_serial": BitSerialConfig, "attention": AttentionConfig}
         for name, kind in (parts | {"address_generator": RlkvConfig}).items():
             checks.instance(name, getattr(self, name), kind, type(None))
         for name, engine in self.kv_engines.items():
@@ -65,7 +63,7 @@ _BOTH = frozenset({KvTransform.WHT, KvTransform.RFFT})
 SYSTEMS = {
     "paper": System(
         core=CoreConfig(drain_chains=1, datapath=BitSerialConfig()),
-        column=COLUMNS["paper"],
+        bit_serial=BitSerialConfig(),
         kv_engines={
             "kv_dequantizer_axi": KvEngineConfig(),
             # VidKV's own transform, at the rate of its one butterfly pipeline, and its FP16 metadata.
@@ -84,7 +82,7 @@ SYSTEMS = {
             block_outputs=8,
             result_lanes=1,
         ),
-        column=COLUMNS["tiny"],
+        bit_serial=BitSerialConfig(group_size=32),
         # Whoever wants whole keys: in channel order, and with their centre.
         kv_engines={"kv_dequantizer_axi": KvEngineConfig(lanes=4, max_channels=64, interleave=True, centre=True)},
         attention=AttentionConfig(minima=True, transforms=_BOTH),

@@ -14,13 +14,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from golden.bitserial.column import group_sums
+from golden.bitserial.dot import group_sums
 from golden.bitserial.pe import group_value
 from golden.bitserial.reference import exact_group_sums
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
 from shell.output import write_file
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
 __all__ = ["OUTLIERS", "ErrorFigures", "batch_errors", "measure", "relative_errors"]

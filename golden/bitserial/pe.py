@@ -6,7 +6,7 @@ import torch
 
 from golden.bitserial.decoder import Terms
 from spec import checks
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 
 __all__ = ["Activations", "accumulate", "check_pe", "group_value", "shift_right"]
 

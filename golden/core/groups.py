@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from golden.bitserial.column import dequantize_group, group_sums
+from golden.bitserial.dot import dequantize_group, group_sums
 from golden.prealigned.aligner import AlignedActivations, align
 from golden.prealigned.dot import group_values
 from golden.weights.quantized import QuantizedWeight

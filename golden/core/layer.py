@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from golden.bitserial.column import MARKED_BITS
+from golden.bitserial.dot import MARKED_BITS
 from golden.core.groups import prepare
 from golden.prealigned.dot import running_sums
 from golden.weights.quantized import QuantizedWeight

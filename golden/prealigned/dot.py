@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from golden.bitserial.column import MARKED_BITS
+from golden.bitserial.dot import MARKED_BITS
 from golden.prealigned.aligner import AlignedActivations, align
 from golden.weights.quantized import QuantizedWeight
 

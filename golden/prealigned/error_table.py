@@ -22,7 +22,7 @@ from golden.prealigned.bound import group_deviation
 from golden.weights.quantized import QuantizedWeight
 from golden.weights.quantizer import quantize
 from shell.output import write_file
-from spec.config import ROUNDINGS
+from spec.bitserial import ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 
 __all__ = ["REAL", "WIDTHS", "ErrorFigures", "batch", "measure", "relative_errors", "tables", "winners"]

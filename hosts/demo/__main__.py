@@ -14,16 +14,19 @@ from hosts.demo.attention import run_attention
 from hosts.demo.core import run_core_section
 from hosts.demo.kv import run_kv
 from hosts.demo.report import write_report
-from hosts.demo.weights import run_weights
+from hosts.demo.weights import demo_core, run_weights
 from shell.console import single, stdout
-from spec.config import preset
+from spec import checks
+from spec.system import SYSTEMS
 
 OUT_DIR = Path("build/demo")
 SECTIONS = ("weights", "core", "kv", "attention")
 
 
 def main(
-    config: Annotated[str, typer.Option("--preset", help="Configuration of the PE column.")] = "paper",
+    config: Annotated[
+        str, typer.Option("--preset", help="System whose bit-serial PEs section weights takes: paper or tiny.")
+    ] = "paper",
     seed: Annotated[int, typer.Option(help="Start values of registers and memories in the simulation.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = OUT_DIR,
     liberty: Annotated[str, typer.Option(envvar="LIBERTY", help="Cell library for the gate count.")] = "",
@@ -31,7 +34,8 @@ def main(
         list[str] | None, typer.Option(help=f"Sections to run: {', '.join(SECTIONS)}; default: all.")
     ] = None,
     verilog: Annotated[
-        Path | None, typer.Option(help="Simulate this pe_column.v instead of a newly generated one.")
+        Path | None,
+        typer.Option(help="Simulate this bit_serial_core.v instead of a newly generated one (section weights)."),
     ] = None,
     document: Annotated[
         Path | None, typer.Option(help="Write the tables into docs/results.md or whatever has `demo` markers.")
@@ -45,7 +49,8 @@ def main(
     if unknown:
         raise typer.BadParameter(f"section must be one of {', '.join(SECTIONS)}, not {', '.join(unknown)}")
     try:
-        column = preset(config)
+        known = {name: system.bit_serial for name, system in SYSTEMS.items() if system.bit_serial}
+        core = demo_core(checks.named("preset", config, known), rows=2 if config == "tiny" else 8)
         library = load_library([Path(p) for p in liberty.replace(":", " ").split()]) if liberty else generic_library()
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
@@ -62,7 +67,7 @@ def main(
 
         sections = []
         if "weights" in (section or SECTIONS):
-            sections.append(run_weights(column, out, seed, library=library, verilog=verilog, progress=tell))
+            sections.append(run_weights(core, out, seed, library=library, verilog=verilog, progress=tell))
         if "core" in (section or SECTIONS):
             sections.append(run_core_section(out, seed, progress=tell))
         if "kv" in (section or SECTIONS):

@@ -1,31 +1,13 @@
 """Section ``core``: the linear layers of a transformer block of SmolLM2 through the generated accelerator core."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from gen.tops import core_parameters
-from gen.verilog import emit
-from golden.bitserial.reference import reference
-from golden.core import (
-    CoreJob,
-    CoreResult,
-    activation_stream,
-    core_layer,
-    result_beats,
-    result_matrix,
-    weight_stream,
-)
 from golden.llm import CHECKPOINT_CAVEAT, MODEL_NAME, capture_activations, layer_weight, text_hash
-from golden.weights import QuantizedWeight, quantize
-from hosts.core import CoreRequest, CoreRun, run_core
-from hosts.demo.report import Column, Item, Section
-from hw.tops.core import AcceleratorCoreAxi
-from sim.build import build
-from sim.runner import SimulationError
+from golden.weights import quantize
+from hosts.core import CoreRun
+from hosts.demo.layers import LayerJobs, run_layers
+from hosts.demo.report import Column, Section
 from spec.core import CoreConfig
 from spec.datatypes import Datatype
 from spec.system import core_preset
@@ -100,105 +82,21 @@ def run_core_section(
         Told what comes next.
     """
     config = core_preset(preset)
-    progress(f"generating {TOP} ({config.rows} x {config.columns} PEs)")
-    emitted = emit(
-        AcceleratorCoreAxi(config), TOP, out_dir / "verilog", parameters=core_parameters(config), latency=None
-    )
-    source = verilog or emitted.path_v
-    progress(f"building the simulator of {TOP}")
-    built = build(source, TOP)
     section = Section("core", f"{MODEL_NAME}: {LAYER}, {tokens} tokens through {TOP}, preset {preset}", COLUMNS)
-    section.verilog_sha256[TOP] = hashlib.sha256(source.read_bytes()).hexdigest()
-
     captured = capture_activations([f"{LAYER}.{name}" for name in layers], TEXT_TOKENS)
     size = max(config.group_sizes)
-    weights = [quantize(layer_weight(f"{LAYER}.{name}")[:outputs], BLOCK[name], group_size=size) for name in layers]
-    # Of each layer two jobs, one after the other.
-    vectors = [captured[f"{LAYER}.{name}"][-count:] for name in layers for count in (tokens, tokens + further)]
-    weights = [weight for weight in weights for _ in range(2)]
-    expected = [
-        core_layer(weight, rows, datapath=config.datapath) for weight, rows in zip(weights, vectors, strict=True)
+    jobs = [
+        LayerJobs(
+            name,
+            BLOCK[name].name,
+            quantize(layer_weight(f"{LAYER}.{name}")[:outputs], BLOCK[name], group_size=size),
+            [captured[f"{LAYER}.{name}"][-count:] for count in (tokens, tokens + further)],
+        )
+        for name in layers
     ]
-    requests = [_request(config, *one) for one in zip(weights, vectors, expected, strict=True)]
-    progress(f"simulating {len(layers)} layers")
-    section.items = [_item(name, weights[2 * k], (tokens, tokens + further)) for k, name in enumerate(layers)]
-    try:
-        runs = run_core(built, config, requests, seed=seed)
-    except SimulationError as error:
-        section.items[0].more["error"] = str(error).splitlines()[0]
-        return section
-    jobs = list(zip(weights, vectors, expected, runs, strict=True))
-    for k, item in enumerate(section.items):
-        _measure(config, item, requests[2 * k], weights[2 * k], *runs[2 * k : 2 * k + 2])
-        for job in jobs[2 * k : 2 * k + 2]:
-            _compare(config, item, *job)
-    _notes(section, config, runs[::2], further)
+    if runs := run_layers(section, TOP, config, jobs, out_dir, seed, verilog=verilog, progress=progress):
+        _notes(section, config, runs, further)
     return section
-
-
-def _request(config: CoreConfig, weight: QuantizedWeight, vectors: torch.Tensor, expected: CoreResult) -> CoreRequest:
-    return CoreRequest(
-        job=CoreJob.of(config, weight, len(vectors)),
-        weights=weight_stream(config, weight, len(vectors)),
-        activations=activation_stream(config, vectors, weight.shape[0]),
-        results=len(result_beats(config, expected, weight.shape[1])["tlast"]),
-    )
-
-
-def _item(name: str, weight: QuantizedWeight, tokens: tuple[int, int]) -> Item:
-    outputs, inputs = weight.shape
-    item = Item(f"{BLOCK[name].name} {LAYER}.{name}", expected=outputs * sum(tokens))
-    item.more = {
-        "datatype": BLOCK[name].name,
-        "layer": f"{name} {outputs} x {inputs}",
-        "tokens": tokens[0],
-        "groups": outputs * sum(tokens) * weight.groups,
-        "useful_macs": outputs * inputs * tokens[0],
-    }
-    return item
-
-
-def _measure(
-    config: CoreConfig, item: Item, request: CoreRequest, weight: QuantizedWeight, run: CoreRun, longer: CoreRun
-) -> None:
-    """Rates of a layer's jobs. Bits per weight are those of one token block."""
-    registers, later = run.registers, longer.registers
-    blocks = len(config.tiling(item.more["tokens"], 1, 1).tokens)
-    item.cycles = registers["CYCLES"]
-    item.more |= {
-        "busy": registers["BUSY_CYCLES"] / registers["CYCLES"],
-        "steady_busy": (later["BUSY_CYCLES"] - registers["BUSY_CYCLES"]) / (later["CYCLES"] - registers["CYCLES"]),
-        "stalled": registers["STALL_CYCLES"] / registers["CYCLES"],
-        "useful_macs_per_cycle": registers["MACS"] / registers["CYCLES"],
-        "bits_per_weight": len(request.weights.beats) * config.rows * 64 / blocks / weight.codes.numel(),
-        "simulated_cycles_per_second": run.cycles / run.seconds,
-        "marked": 0,
-    }
-
-
-def _compare(
-    config: CoreConfig,
-    item: Item,
-    weight: QuantizedWeight,
-    vectors: torch.Tensor,
-    expected: CoreResult,
-    run: CoreRun,
-) -> None:
-    """Results, beats and registers of a job; whatever is wrong counts as a mismatch."""
-    outputs, inputs = weight.shape
-    bits, marked, received = result_matrix(config, run.beats, len(vectors), inputs, outputs)
-    wanted = result_beats(config, expected, inputs)
-    framing = sum(int((run.beats[part] != wanted[part]).any()) for part in ("tkeep", "tuser", "tlast"))
-    registers = run.registers
-    told = (registers["STATUS"], registers["ERROR"], registers["MACS"]) == (2, 0, outputs * inputs * len(vectors))
-    exact, magnitude = reference(weight, vectors)
-    scale = weight.channel_scale.double()
-    value = torch.from_numpy(bits.view(np.float32)).double()
-    item.compared += int(received.sum())
-    item.mismatches += int(((bits != expected.bits) & received).sum()) + framing + (not told)
-    error = float(((value - exact * scale).abs() / (magnitude * scale).clamp(min=1e-30)).max())
-    item.max_rel_error = max(item.max_rel_error or 0.0, error)
-    item.more["marked"] += int(marked.sum())
 
 
 def _notes(section: Section, config: CoreConfig, runs: Sequence[CoreRun], further: int) -> None:

@@ -1,31 +1,23 @@
-"""Section ``weights``: real layers of SmolLM2 in every BitMoD datatype through the generated PE column."""
+"""Section ``weights``: real layers of SmolLM2 in every BitMoD datatype through a small core of BitMoD's PEs."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from gen.synth.liberty import Library
 from gen.synth.run import QUICK, synthesize
 from gen.verilog import emit
-from golden.bitserial.column import dot_products, steps_per_row
-from golden.bitserial.reference import reference
 from golden.llm import CHECKPOINT_CAVEAT, MODEL_NAME, capture_activations, layer_weight, text_hash
 from golden.weights import quantize
-from hosts.column import multiply
-from hosts.demo.report import Column, Item, Section
-from hw.bitserial.column import PEColumn
+from hosts.demo.layers import LayerJobs, run_layers
+from hosts.demo.report import Column, Section
 from hw.bitserial.dequantizer import RescaledPE
-from sim.build import build
-from sim.runner import SimulationError
-from spec.config import ColumnConfig
+from spec.bitserial import BitSerialConfig
+from spec.core import CoreConfig
 from spec.datatypes import Datatype
 
-__all__ = ["run_weights", "workload"]
+__all__ = ["demo_core", "run_weights", "workload"]
 
-TOP = "pe_column"
+TOP = "bit_serial_core"
 TEXT_TOKENS = 64
 LAYERS = {  # layer: tokens of the forward pass that are run through it
     "model.layers.0.self_attn.q_proj": (5, 40),
@@ -55,8 +47,21 @@ def workload() -> list[tuple[str, Datatype, tuple[int, ...]]]:
     return jobs + [(first, datatype, LAYERS[first][:1]) for datatype in OTHER_DATATYPES]
 
 
+def demo_core(pe: BitSerialConfig, rows: int) -> CoreConfig:
+    """A core of one column: ``rows`` PEs, which share each token's activations."""
+    return CoreConfig(
+        rows=rows,
+        columns=1,
+        token_sets=1,
+        drain_chains=1,
+        datapath=pe,
+        block_outputs=8 * rows,
+        result_lanes=1,
+    )
+
+
 def run_weights(
-    config: ColumnConfig,
+    config: CoreConfig,
     out_dir: Path,
     seed: int,
     *,
@@ -65,12 +70,12 @@ def run_weights(
     verilog: Path | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Section:
-    """Quantize layers, run them on the simulated column and compare every output bit for bit.
+    """Quantize layers, run them on the simulated core and compare every output bit for bit.
 
     Parameters
     ----------
-    config : ColumnConfig
-        The column.
+    config : CoreConfig
+        A core of ``BitSerialPE``s, as :func:`demo_core` gives it.
     out_dir : Path
         Where the Verilog goes.
     seed : int
@@ -84,79 +89,32 @@ def run_weights(
     progress : callable
         Told what comes next.
     """
-    jobs = workload() if jobs is None else jobs
-    emitted = emit(PEColumn(config), TOP, out_dir / "verilog", parameters=vars(config), latency=None)
-    source = verilog or emitted.path_v
-    progress(f"building the simulator of {TOP} ({config.pes} PEs)")
-    built = build(source, TOP)
-    section = Section(
-        "weights", f"{MODEL_NAME}: linear layers through {TOP}, {config.pes} PEs of {config.lanes} lanes", COLUMNS
-    )
-    section.verilog_sha256[TOP] = _sha256(source)
-
+    pe = config.datapath
+    pes = config.rows * config.columns
+    section = Section("weights", f"{MODEL_NAME}: linear layers through {TOP}, {pes} PEs of {pe.lanes} lanes", COLUMNS)
     activations = capture_activations(list(LAYERS), TEXT_TOKENS)
-    for layer, datatype, tokens in jobs:
-        progress(f"{datatype.name} {layer}")
-        section.items.append(_run_item(built, config, layer, datatype, activations[layer][list(tokens)], seed))
+    layers = [
+        LayerJobs(
+            layer.removeprefix("model.layers."),
+            datatype.name,
+            quantize(layer_weight(layer), datatype, group_size=pe.group_size),
+            [activations[layer][list(tokens)]],
+        )
+        for layer, datatype, tokens in (workload() if jobs is None else jobs)
+    ]
+    run_layers(section, TOP, config, layers, out_dir, seed, verilog=verilog, progress=progress)
 
     progress("estimating gates")
-    emit(
-        pe := RescaledPE(config.lanes, config.rounding, config.digit_bits, config.accumulator_bits),
-        "rescaled_pe",
-        out_dir / "verilog",
-        parameters=vars(config),
-        latency=pe.latency,
-    )
+    options = {"lanes": pe.lanes, "rounding": pe.rounding, "accumulator_bits": pe.accumulator_bits, "digit_bits": 1}
+    rescaled = RescaledPE(**options)
+    emit(rescaled, "rescaled_pe", out_dir / "verilog", parameters=options, latency=rescaled.latency)
     area = synthesize(out_dir / "verilog" / "rescaled_pe.v", "rescaled_pe", library, variants=QUICK)
     for item in section.items:
         item.more["gate_equivalents"] = area.gate_equivalents
     section.notes = [
-        f"MACs/cycle counts useful ones, no padding. GE per PE: gate equivalents of a PE with its dequantizer "
-        f"({area.flipflops} flip-flops; {library.name} library, {area.variant}), without unpacker, decoder and FP32 "
-        f"accumulation.",
+        f"MACs/cycle counts useful ones, no padding, from CONTROL.start to the end of a job. GE per PE: gate "
+        f"equivalents of a PE with BitMoD's bit-serial dequantizer ({area.flipflops} flip-flops; {library.name} "
+        f"library, {area.variant}), without unpacker, decoder and FP32 accumulation.",
         f"Text: pydoc_data.topics, SHA-256 {text_hash()[:12]}. {CHECKPOINT_CAVEAT}",
     ]
     return section
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _run_item(
-    built, config: ColumnConfig, layer: str, datatype: Datatype, activations: torch.Tensor, seed: int
-) -> Item:
-    weight = quantize(layer_weight(layer), datatype, group_size=config.group_size)
-    expected = dot_products(
-        weight, activations, lanes=config.lanes, rounding=config.rounding, accumulator_bits=config.accumulator_bits
-    )
-    outputs, tokens, inputs = weight.shape[0], activations.shape[0], weight.shape[1]
-    macs = outputs * inputs * tokens
-    item = Item(f"{datatype.name} {layer}", expected=outputs * tokens)
-    item.more = {
-        "datatype": datatype.name,
-        "layer": f"{layer.removeprefix('model.layers.')} {outputs} x {inputs}",
-        "tokens": tokens,
-        "groups": outputs * tokens * weight.groups,
-        "useful_macs": macs,
-    }
-    try:
-        output = multiply(built, config, weight, activations, seed=seed)
-    except SimulationError as error:
-        item.more["error"] = str(error).splitlines()[0]
-        return item
-    exact, magnitude = reference(weight, activations)
-    value = torch.from_numpy(output.bits.view(np.float32)).double()
-    item.compared = int(output.received.sum())
-    item.mismatches = int(((output.bits != expected) & output.received).sum())
-    item.cycles = output.cycles
-    item.max_rel_error = float(((value - exact).abs() / magnitude.clamp(min=1e-30)).max())
-    item.more |= {
-        "marked": int(output.marked.sum()),
-        "bits_per_weight": output.bits_per_weight,
-        "useful_macs_per_cycle": macs / output.cycles,
-        "steps_per_row": int(steps_per_row(weight, lanes=config.lanes)[0]),
-        "cycles_per_row": output.cycles / (outputs // config.pes * tokens),
-        "simulated_cycles_per_second": output.cycles / output.seconds,
-    }
-    return item

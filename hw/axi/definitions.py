@@ -22,7 +22,7 @@ __all__ = ["ADDRESS_BITS", "MAPS", "FieldKind", "Register", "RegisterField", "Re
 ADDRESS_BITS = 12
 """Every map has a window of 4 KiB, the least that AXI interconnects hand out."""
 
-MAPS = ("core", "column", "address_generator", "score_core", "value_core")
+MAPS = ("core", "address_generator", "score_core", "value_core")
 """The maps of this project, by name of their file."""
 
 WORD = 32

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from spec import checks
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 
 __all__ = ["FP16", "BitSerialPE", "PartialSum", "Step", "Term"]
 

@@ -1,6 +1,6 @@
 """Dot products of a block to result packets: turned round, times the channel scale, narrowed to FP16 if wanted."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -108,7 +108,7 @@ class ResultWriter(wiring.Component):
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
         set_, half = Signal(), Signal()
         tokens, channels = Signal(range(config.columns + 1)), Signal(range(config.rows + 1))
-        last_set = Mux(set_, 1, place.tokens <= config.columns)
+        last_set = Mux(set_, 1, place.tokens <= config.columns) if config.token_sets == 2 else Const(1)
         m.d.comb += [
             tokens.eq(Mux(last_set, place.tokens - Mux(set_, config.columns, 0), config.columns)),
             channels.eq(place.rows - (piece << ceil_log2(lanes))),

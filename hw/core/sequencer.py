@@ -150,7 +150,7 @@ class Sequencer(wiring.Component):
             highest.eq(Cat(Mux(three, Cat(p.all() for p in planes).any(), Cat(p[0] for p in planes).any()), three)),
         ]
         tokens = [Signal(range(config.columns + 1), name=f"tokens{k}") for k in range(2)]
-        two = place.tokens > config.columns
+        two = place.tokens > config.columns if config.token_sets == 2 else Const(0)
         m.d.comb += [
             tokens[0].eq(Mux(two, config.columns, place.tokens)),
             tokens[1].eq(Mux(two, place.tokens - config.columns, 0)),

@@ -19,7 +19,7 @@ from hw.prealigned.dequantizer import GroupDequantizer
 from hw.prealigned.digits import steps
 from hw.prealigned.multiples import OddMultiples
 from hw.prealigned.pe import PrealignedPE
-from spec.config import ColumnConfig
+from spec.bitserial import BitSerialConfig
 from spec.datatypes import Datatype
 from spec.prealigned import PrealignedConfig
 from spec.system import SYSTEMS
@@ -127,13 +127,13 @@ def report(
     peers = json.loads(PEERS.read_text())
     entries = []
     for library in libraries:
-        column = ColumnConfig()
-        pe = {name: getattr(column, name) for name in ("lanes", "rounding", "accumulator_bits", "digit_bits")}
-        text, _ports = to_verilog(RescaledPE(**pe), "rescaled_pe")
+        bitmod = BitSerialConfig()
+        pe = {name: getattr(bitmod, name) for name in ("lanes", "rounding", "accumulator_bits")}
+        text, _ports = to_verilog(RescaledPE(**pe, digit_bits=1), "rescaled_pe")
         serial = synthesize(text, "rescaled_pe", library, cache_dir=cache_dir, jobs=jobs)
         if progress is not None:
             progress(f"{library.name} {BIT_SERIAL}")
-        rates = {name: column.lanes / count for name, count in BIT_SERIAL_STEPS.items()}
+        rates = {name: bitmod.lanes / count for name, count in BIT_SERIAL_STEPS.items()}
         baseline = _density(rates, serial.gate_equivalents, serial.delay_ps)
         common = {
             "library": library.name,
@@ -191,9 +191,9 @@ def report(
                 "edge_gate_equivalents": 0.0,
                 "delay_ps": serial.delay_ps,
                 "multiples": None,
-                "lanes": column.lanes,
+                "lanes": bitmod.lanes,
                 "broadcast_wires": None,
-                "macs_per_cycle": {name: column.lanes / count for name, count in BIT_SERIAL_STEPS.items()},
+                "macs_per_cycle": {name: bitmod.lanes / count for name, count in BIT_SERIAL_STEPS.items()},
                 "density": baseline,
             }
             | ratios(baseline)

@@ -15,7 +15,6 @@ from verif.axi.tops import BehindAxiLite
 FILES = {
     "core": ROOT / "hw" / "tops" / "core.rdl",
     "address_generator": ROOT / "hw" / "tops" / "address_generator.rdl",
-    "column": ROOT / "hw" / "tops" / "column.rdl",
     "score_core": ROOT / "hw" / "tops" / "score_core.rdl",
     "value_core": ROOT / "hw" / "tops" / "value_core.rdl",
     "toy": Path(__file__).with_name("toy.rdl"),

@@ -8,10 +8,10 @@ from hw.axi.lite import AxiLiteSubordinate
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.special_values import SpecialValueFile
 from hw.axi.stream import AxiStreamPort
-from hw.tops.column import PEColumnAxi
+from hw.tops.core import AcceleratorCoreAxi
 from sim.design import build_design
 from sim.job import run_job
-from spec.config import preset
+from spec.system import core_preset
 from verif.axi.tops import Loopback
 
 
@@ -37,16 +37,16 @@ def test_beats_pass_with_all_their_signals(rng, seed):
 
 
 def test_ports_have_the_names_that_tools_look_for():
-    _, ports = to_verilog(PEColumnAxi(preset("tiny")), "top")
+    _, ports = to_verilog(AcceleratorCoreAxi(core_preset("tiny")), "top")
     found = {port["name"]: (port["direction"], port["width"]) for port in ports}
     assert found["aclk"] == found["aresetn"] == ("input", 1)
     for name, port in {
-        "s_axis_weights1_tdata": ("input", 64),
-        "s_axis_weights1_tready": ("output", 1),
+        "s_axis_weights_tdata": ("input", 128),
+        "s_axis_weights_tready": ("output", 1),
         "s_axis_activations_tlast": ("input", 1),
         "m_axis_results_tdata": ("output", 32),
-        "m_axis_results_tuser": ("output", 1),
-        "m_axis_results_tdest": ("output", 1),
+        "m_axis_results_tuser": ("output", 2),
+        "m_axis_results_tkeep": ("output", 4),
         "m_axis_results_tready": ("input", 1),
         "s_axil_awaddr": ("input", 12),
         "s_axil_wstrb": ("input", 4),
@@ -87,5 +87,5 @@ def test_bad_parameters_are_named():
         AxiLiteRegisters("core")
     with pytest.raises(ValueError, match=r"each of allowed must be in -16\.\.16, not 17"):
         SpecialValueFile([1, 17])
-    with pytest.raises(TypeError, match="config must be a ColumnConfig, not 3"):
-        PEColumnAxi(3)
+    with pytest.raises(TypeError, match="config must be a CoreConfig, not 3"):
+        AcceleratorCoreAxi(3)

@@ -1,4 +1,4 @@
-"""``python -m verif.bitserial.report``: testplans, coverage and rates of the last run into docs/verification.md."""
+"""``python -m verif.bitserial.report``: testplans and coverage of the last run into docs/verification.md."""
 
 import json
 import tomllib
@@ -9,7 +9,6 @@ from sim.build import ROOT
 from verif.bitserial.coverage import REPORTS
 
 MARKERS = "<!-- verification: python -m verif.bitserial.report -->", "<!-- end of verification -->"
-RATES = ROOT / "build" / "verif" / "rates"
 
 
 def plans() -> list[str]:
@@ -29,21 +28,11 @@ def coverage() -> list[str]:
     return lines
 
 
-def rates() -> list[str]:
-    lines = ["| column, group size | datatype | weights per row | cycles per row | without any bubble |"]
-    lines.append("|---|---|---:|---:|---:|")
-    for path in sorted(RATES.glob("*.json")):
-        for datatype, row in json.loads(path.read_text()).items():
-            cells = (row["weights_per_row"], row["cycles_per_row"], row["ideal"])
-            lines.append(f"| {path.stem} | {datatype} | " + " | ".join(map(str, cells)) + " |")
-    return lines
-
-
 def main() -> None:
     """Needs the reports of a whole run (``make sim``) in build/verif."""
-    if not any(REPORTS.glob("*.json")) or not any(RATES.glob("*.json")):
+    if not any(REPORTS.glob("*.json")):
         raise SystemExit(f"no reports in {REPORTS.parent}: run `make sim` first")
-    parts = [["## Testplans", "", *plans()], ["## Coverage", "", *coverage()], ["## Rates", "", *rates()]]
+    parts = [["## Testplans", "", *plans()], ["## Coverage", "", *coverage()]]
     table = "\n\n".join("\n".join(part) for part in parts) + "\n"
     write_between_markers(ROOT / "docs" / "verification.md", table, MARKERS)
 

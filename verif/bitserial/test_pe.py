@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from golden.bitserial.column import group_sums
 from golden.bitserial.decoder import Terms
+from golden.bitserial.dot import group_sums
 from golden.bitserial.pe import Activations, accumulate
 from golden.llm import capture_activations
 from golden.weights import QuantizedWeight, quantize

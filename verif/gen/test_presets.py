@@ -34,7 +34,7 @@ app(sys.argv[1:])
 
 VERILOG = ("paper", "tiny", "dense", "edge")
 """Presets whose Verilog is emitted here: the others are `dense` with other digits or widths."""
-AGAIN = ("core", "pe_column_axi", "kv_dequantizer_axi", "kv_address_generator_axi")
+AGAIN = ("core", "kv_dequantizer_axi", "kv_address_generator_axi")
 """Tops of ``tiny`` that are emitted twice: one of each kind."""
 
 

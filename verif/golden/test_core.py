@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden.bitserial.column import MARKED_BITS
+from golden.bitserial.dot import MARKED_BITS
 from golden.core import (
     CoreJob,
     Packets,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golden.bitserial.column import MARKED_BITS
+from golden.bitserial.dot import MARKED_BITS
 from golden.core import (
     CoreJob,
     activation_stream,

@@ -11,7 +11,7 @@ import torch
 from golden.bitserial import error_table as bit_serial
 from golden.prealigned import align, group_sums
 from golden.prealigned import error_table as table
-from spec.config import ROUNDINGS
+from spec.bitserial import ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from golden.bitserial import error_table as table
-from golden.bitserial.column import group_sums
+from golden.bitserial.dot import group_sums
 from golden.bitserial.reference import exact_group_sums, relative_error_bound
 from golden.weights import quantize
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import WEIGHT_DATATYPES, Datatype
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight, real_layer

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from golden.bitserial.column import dot_products, group_sums
 from golden.bitserial.decoder import terms
+from golden.bitserial.dot import dot_products, group_sums
 from golden.bitserial.reference import reference, relative_error_bound
 from golden.weights import QuantizedWeight
-from spec.config import ACCUMULATOR_BITS, ROUNDINGS
+from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 from spec.datatypes import Datatype, special_value_allowed
 from verif.golden import weights_oracle as oracle
 from verif.golden.weights_helpers import random_activations, random_weight

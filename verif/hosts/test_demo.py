@@ -9,13 +9,13 @@ from gen.synth.liberty import generic_library
 from gen.verilog import emit
 from golden.llm import CheckpointNotFoundError, layer_weight
 from hosts.demo.report import Item, Section, write_report
-from hosts.demo.weights import COLUMNS, LAYERS, run_weights, workload
-from hw.bitserial.column import PEColumn
-from spec.config import preset
+from hosts.demo.weights import COLUMNS, LAYERS, demo_core, run_weights, workload
+from hw.tops.core import AcceleratorCoreAxi
 from spec.datatypes import Datatype
+from spec.system import SYSTEMS
 
 LAYER = next(iter(LAYERS))
-BIAS = re.compile(r"(\d+'h)79\b")  # 127 - 28 + 22: what turns a group sum's exponent into FP32's
+RESULT = re.compile(r"(assign m_axis_results_tdata = )(.*?);")
 
 
 @pytest.fixture
@@ -29,15 +29,12 @@ def checkpoint():
 @pytest.mark.sim
 @pytest.mark.parametrize("wrong", [False, True], ids=["as generated", "one bit wrong"])
 def test_verdict(checkpoint, tmp_path, wrong):
-    config = preset("tiny")
-    verilog = emit(PEColumn(config), "pe_column", tmp_path / "source", parameters={}, latency=None).path_v
+    config = demo_core(SYSTEMS["tiny"].bit_serial, rows=2)
+    verilog = emit(AcceleratorCoreAxi(config), "bit_serial_core", tmp_path, parameters={}, latency=None).path_v
     if wrong:
-        text = verilog.read_text()
-        start = text.index("module pe_column__accumulator__convert")
-        end = text.index("endmodule", start)
-        changed, count = BIAS.subn(r"\g<1>78", text[start:end])
-        assert count == 1, "the constant whose bit is flipped was not found"
-        verilog.write_text(text[:start] + changed + text[end:])
+        text, count = RESULT.subn(r"\1\2 ^ 32'h00000001;", verilog.read_text(), count=1)
+        assert count == 1, "the results' port was not found"
+        verilog.write_text(text)
     section = run_weights(
         config,
         tmp_path / "demo",
@@ -52,13 +49,13 @@ def test_verdict(checkpoint, tmp_path, wrong):
     assert report["pass"] is not wrong
     assert item["compared"] == item["expected"] == 576
     assert item["groups"] == 576 * 18
-    assert (item["mismatches"] > 500) if wrong else (item["mismatches"] == 0)
-    assert set(report["verilog_sha256"]) == {"pe_column"}
+    assert item["mismatches"] == (576 if wrong else 0)
+    assert set(report["verilog_sha256"]) == {"bit_serial_core"}
 
 
 def test_the_demo_covers_enough_groups():
     """At least 20,000 group dot products, four datatypes on a layer that 128 does not divide."""
-    group = preset("paper").group_size
+    group = SYSTEMS["paper"].bit_serial.group_size
     columns = {"q_proj": 576, "down_proj": 1536}
     groups = 0
     on_ragged = set()

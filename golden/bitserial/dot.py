@@ -1,7 +1,4 @@
-"""Bit-exact models of the dequantizer, the FP32 accumulation and a whole column (docs/weights.md, sections 6 and 7)."""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+"""Bit-exact models of bit-serial group sums, their dequantizer and the FP32 accumulation (docs/weights.md, 6 and 7)."""
 
 import numpy as np
 import torch
@@ -9,35 +6,16 @@ from torch.nn import functional
 
 from golden.bitserial.decoder import Terms, term_tables
 from golden.bitserial.pe import UNIT_EXPONENT, Activations, accumulate, check_pe
-from golden.weights.parsing import parse_row
 from golden.weights.quantized import QuantizedWeight
-from golden.weights.unpacking import stack_rows
 from spec.datatypes import Datatype
-from spec.errors import WeightError
 
-__all__ = [
-    "MARKED_BITS",
-    "ColumnResult",
-    "column_model",
-    "dequantize_group",
-    "dot_products",
-    "group_sums",
-    "steps_per_row",
-]
+__all__ = ["MARKED_BITS", "dequantize_group", "dot_products", "group_sums"]
 
 MARKED_BITS = 0x7FC00000
 """Data of a marked result: the canonical NaN."""
 _CHUNK = 1 << 16  # lanes simulated at once: small enough for the temporaries to stay in cache
 
 _TERMS_PER_WEIGHT = torch.tensor([Datatype(field).terms if field in list(Datatype) else 0 for field in range(16)])
-
-
-def steps_per_row(weight: QuantizedWeight, *, lanes: int = 4) -> torch.Tensor:
-    """Cycles that each output channel's PE takes, int64 [out]: beats of lanes times terms, summed over the groups."""
-    check_pe(lanes)
-    lengths = torch.full((weight.groups,), weight.group_size)
-    lengths[-1] = weight.shape[1] - (weight.groups - 1) * weight.group_size
-    return (-(-lengths // lanes) * _TERMS_PER_WEIGHT[weight.datatype.int()]).sum(1)
 
 
 def group_sums(
@@ -121,7 +99,7 @@ def dot_products(
     rounding: str = "trunc",
     accumulator_bits: int = 15,
 ) -> np.ndarray:
-    """The column's FP32 results, before the channel scale, as bits: uint32 [tokens, out].
+    """A row of PEs' FP32 results, before the channel scale, as bits: uint32 [tokens, out].
 
     Parameters
     ----------
@@ -141,64 +119,3 @@ def dot_products(
     bits = total.numpy().view(np.uint32)
     bits[~torch.isfinite(activations).all(1).numpy()] = MARKED_BITS
     return bits
-
-
-@dataclass(frozen=True, eq=False)
-class ColumnResult:
-    """Results of one set of packets: FP32 bits uint32 [pes], marked bool [pes], the error flags of each PE's packet."""
-
-    bits: np.ndarray
-    marked: np.ndarray
-    flags: tuple[WeightError, ...]
-
-
-def column_model(
-    packets: Sequence[np.ndarray],
-    activations: torch.Tensor,
-    *,
-    lanes: int = 4,
-    rounding: str = "trunc",
-    accumulator_bits: int = 15,
-    special_values: Mapping[Datatype, tuple[int, ...]] | None = None,
-) -> ColumnResult:
-    """A column's results for one weight packet per PE (uint64 words) and one shared activation packet.
-
-    Parameters
-    ----------
-    packets : sequence of uint64 arrays
-        Any bits: a packet that is not well formed marks its own PE's result.
-    activations : float16 tensor [beats * lanes]
-        The activation packet, unused lanes of its last beat included.
-    special_values : mapping
-        What the special-value registers hold.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For parameters that no stream could carry.
-    """
-    check_pe(lanes, rounding, accumulator_bits)
-    if activations.dim() != 1 or activations.shape[0] == 0 or activations.shape[0] % lanes:
-        raise ValueError(
-            f"activations must be a vector of whole beats of {lanes} lanes, not of shape {list(activations.shape)}"
-        )
-    rows = [parse_row(words, lanes=lanes) for words in packets]
-    flags = []
-    for row in rows:
-        errors = row.flags
-        if row.group_size and -(-row.length // lanes) * lanes != activations.shape[0]:
-            errors |= WeightError.ACTIVATION_LENGTH
-        if not bool(torch.isfinite(activations[: row.length]).all()):
-            errors |= WeightError.NON_FINITE
-        flags.append(errors)
-
-    bits = np.full(len(rows), MARKED_BITS, dtype=np.uint32)
-    good = [pe for pe, errors in enumerate(flags) if not errors]
-    for length, group_size in {(rows[pe].length, rows[pe].group_size) for pe in good}:
-        chosen = [pe for pe in good if (rows[pe].length, rows[pe].group_size) == (length, group_size)]
-        weight = stack_rows([rows[pe] for pe in chosen], special_values=special_values)
-        results = dot_products(
-            weight, activations[None, :length], lanes=lanes, rounding=rounding, accumulator_bits=accumulator_bits
-        )
-        bits[chosen] = results[0]
-    return ColumnResult(bits, np.array([bool(errors) for errors in flags]), tuple(flags))
