@@ -74,7 +74,10 @@ class IntegerToFp16(wiring.Component):
 
         normal, fraction, half, rest = kept[-1], kept[-11:-1], kept[-12], kept[:-12]
         up = Mux(sign, half | (rest.all() & fraction[0]), half & (rest.any() | fraction[0]))
-        exponent, far, bits, largest = Signal(6), Signal(), Signal(15), Signal()
+        exponent = Signal(6)
+        far = Signal()
+        bits = Signal(15)
+        largest = Signal()
         m.d.comb += [
             # The leading one at place p counts p + code - 9 - guard.
             exponent.eq(self.code + (size - 10 - self.guard) - zeros),

@@ -39,7 +39,8 @@ class Fp16Adder(wiring.Component):
             significands.append(Cat(number[:10], normal))
             exponents.append(number[10:15] | ~normal)
         # One's complement: the difference less 1 if it is positive, its opposite's complement otherwise.
-        difference, shift = Signal(6), Signal(5)
+        difference = Signal(6)
+        shift = Signal(5)
         above = difference[5]
         m.d.comb += [
             difference.eq(add(m, exponents[0], ~exponents[1])),

@@ -27,7 +27,8 @@ def aligned_sum(
     aligned = Signal(total_bits)
     far = shift[len(stages) :].any()
     m.d.comb += aligned.eq(Mux(far, (shifted != 0) | sticky, Cat(sticky, shifted)))
-    total, negative = Signal(total_bits + 1), Signal()
+    total = Signal(total_bits + 1)
+    negative = Signal()
     m.d.comb += [
         total.eq(add(m, Cat(C(0, guard), larger), aligned ^ subtract.replicate(total_bits), subtract)),
         negative.eq(subtract & ~total[-1]),
@@ -41,7 +42,8 @@ def aligned_sum(
 
 def held(m: Module, step: Value, *parts: Value) -> list[Value]:
     """Registers that take ``parts`` with ``step``."""
-    registers = [Signal(len(part), reset_less=True) for part in parts]
+    names = [f"held_{getattr(part, 'name', index)}" for index, part in enumerate(parts)]
+    registers = [Signal(len(part), name=name, reset_less=True) for part, name in zip(parts, names, strict=True)]
     with m.If(step):
         m.d.sync += [register.eq(part) for register, part in zip(registers, parts, strict=True)]
     return registers

@@ -89,7 +89,8 @@ class Fp32Adder(wiring.Component):
         m = Module()
         # Cycle 1: order by magnitude, align the smaller with 3 bits below (guard, round, sticky).
         swap = self.a.as_value()[:31] < self.b.as_value()[:31]
-        big, small = Signal(FP32), Signal(FP32)
+        big = Signal(FP32)
+        small = Signal(FP32)
         m.d.comb += [big.eq(Mux(swap, self.b, self.a)), small.eq(Mux(swap, self.a, self.b))]
         big_normal, small_normal = big.exponent.any(), small.exponent.any()
         gap = Signal(8)

@@ -41,7 +41,9 @@ class Fp32Multiplier(wiring.Component):
         is_zero = [operand.as_value()[:31] == 0 for operand in (self.a, self.b)]
         product = Signal(48, reset_less=True)
         exponent = Signal(signed(10), reset_less=True)  # of bit 46, unbiased by 127
-        sign, nan, infinite = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        sign = Signal(reset_less=True)
+        nan = Signal(reset_less=True)
+        infinite = Signal(reset_less=True)
         m.d.sync += [
             product.eq(Cat(self.a.fraction, normal[0]) * Cat(self.b.fraction, normal[1])),
             exponent.eq((self.a.exponent | ~normal[0]) + (self.b.exponent | ~normal[1]) - 127),
@@ -64,8 +66,11 @@ class Fp32Multiplier(wiring.Component):
         kept = (C((1 << 48) - 1, 48) << right)[:48]
         significand = Signal(24, reset_less=True)
         biased = Signal(9, reset_less=True)
-        guard, sticky = Signal(reset_less=True), Signal(reset_less=True)
-        sign2, nan2, infinite2 = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        guard = Signal(reset_less=True)
+        sticky = Signal(reset_less=True)
+        sign2 = Signal(reset_less=True)
+        nan2 = Signal(reset_less=True)
+        infinite2 = Signal(reset_less=True)
         m.d.sync += [
             significand.eq(shifted[24:]),
             guard.eq(shifted[23]),

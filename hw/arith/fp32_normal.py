@@ -55,7 +55,8 @@ class SignedToFp32(wiring.Component):
         # Cycle 1: the leading one to the top; the exponent falls by as much.
         value, zeros = normalize(m, value)
         normal = Signal(width, reset_less=True)
-        exponent, negative = Signal(8, reset_less=True), Signal(reset_less=True)
+        exponent = Signal(8, reset_less=True)
+        negative = Signal(reset_less=True)
         largest = ripple_sum(m, self.unit.as_unsigned(), C((127 + width - 1) % 256, 8), 8, "largest")
         m.d.sync += [
             normal.eq(value),
@@ -96,7 +97,8 @@ class FiniteAdder(wiring.Component):
         # Cycle 1: the larger first; the smaller moved to its exponent, with two bits below and whether more is lost.
         a, b = self.a.as_value(), self.b.as_value()
         swap = ~prefix_sum(m, a[:31], ~b[:31], 32, "order", C(1, 1))[-1]
-        big, small = Signal(FP32), Signal(FP32)
+        big = Signal(FP32)
+        small = Signal(FP32)
         m.d.comb += [big.eq(Mux(swap, b, a)), small.eq(Mux(swap, a, b))]
         gap = ripple_sum(m, big.exponent, ~small.exponent, 8, "gap", C(1, 1))
         aligned, lost = Cat(C(0, 2), small.fraction, small.exponent.any()), C(0, 1)
@@ -109,9 +111,11 @@ class FiniteAdder(wiring.Component):
             ]
             aligned, lost = following, gone
         far = gap[5:].any()
-        one, two = Signal(27, reset_less=True), Signal(27, reset_less=True)
+        one = Signal(27, reset_less=True)
+        two = Signal(27, reset_less=True)
         exponent = Signal(8, reset_less=True)
-        sign, subtract = Signal(reset_less=True), Signal(reset_less=True)
+        sign = Signal(reset_less=True)
+        subtract = Signal(reset_less=True)
         m.d.sync += [
             one.eq(Cat(C(0, 3), big.fraction, big.exponent.any())),
             two.eq(Mux(far, small.exponent.any(), Cat(lost, aligned))),

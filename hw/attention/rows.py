@@ -73,7 +73,8 @@ class ByteWindow(wiring.Component):
             m.d.comb += narrower.eq(Mux(position[k], shifted >> (8 << k), shifted))
             shifted = narrower
         end = Signal(range(2 * BUS_BYTES + 1))
-        beyond, used_up = Signal(), position[-1]
+        beyond = Signal()
+        used_up = position[-1]
         m.d.comb += [
             self.window.eq(shifted),
             end.eq(position + self.bytes),
@@ -82,7 +83,8 @@ class ByteWindow(wiring.Component):
             self.short.eq(self.held & self.held_last & beyond),
             self.ends.eq(Mux(beyond, beat.last, self.held_last)),
         ]
-        advance, first = Signal(), Cat(C(0, 3), self.half)
+        advance = Signal()
+        first = Cat(C(0, 3), self.half)
         with m.If(self.skip):
             m.d.comb += advance.eq(1)
             m.d.sync += position.eq(Mux(self.start, first, 0))

@@ -116,9 +116,12 @@ class AxiLiteSubordinate(wiring.Component):
         bus, access = self.bus, self.access
         address = Signal.like(bus.aw.payload, reset_less=True)
         word = Signal.like(bus.w.payload, reset_less=True)
-        have_address, have_word, answering = Signal(), Signal(), Signal()
+        have_address = Signal()
+        have_word = Signal()
+        answering = Signal()
         response = Signal(Response, reset_less=True)
-        aligned, act = Signal(), Signal()
+        aligned = Signal()
+        act = Signal()
         m.d.comb += [
             bus.aw.ready.eq(~have_address),
             bus.w.ready.eq(~have_word),
@@ -145,9 +148,11 @@ class AxiLiteSubordinate(wiring.Component):
     def _serve_reads(self, m):
         bus, access = self.bus, self.access
         address = Signal.like(bus.ar.payload, reset_less=True)
-        have_address, answering = Signal(), Signal()
+        have_address = Signal()
+        answering = Signal()
         answer = Signal(ReadData, reset_less=True)
-        aligned, act = Signal(), Signal()
+        aligned = Signal()
+        act = Signal()
         m.d.comb += [
             bus.ar.ready.eq(~have_address),
             bus.r.valid.eq(answering),

@@ -53,7 +53,9 @@ class RawActivations(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, held, o = Signal(), Signal.like(self.o.payload, reset_less=True), self.o
+        valid = Signal()
+        held = Signal.like(self.o.payload, reset_less=True)
+        o = self.o
         poison = Signal()  # of the group's beats so far
         now = Cat(lane.exponent.all() for lane in self.i.p.activations).any()
         m.d.comb += [self.i.ready.eq(~valid | o.ready), o.valid.eq(valid), o.payload.eq(held)]
@@ -135,7 +137,8 @@ class StepDecoder(wiring.Component):
             code.mask.eq(i.mask),
             decoder.o.ready.eq(1),
         ]
-        digits, control = Signal.like(self.digits, reset_less=True), Signal(TermControl)
+        digits = Signal.like(self.digits, reset_less=True)
+        control = Signal(TermControl)
         m.d.sync += [
             digits.bsig.eq(terms.bsig),
             control.valid.eq(self.i_valid),

@@ -84,7 +84,8 @@ class TermDecoder(wiring.Component):
         beat, out = self.i.payload, self.o.payload
         step = Signal(range(MAX_STEPS))
         steps_left = Signal(range(MAX_STEPS))
-        is_integer, known = Signal(), Signal()
+        is_integer = Signal()
+        known = Signal()
         with m.Switch(beat.datatype):
             for datatype in Datatype:
                 with m.Case(datatype):
@@ -176,7 +177,8 @@ class TermDecoder(wiring.Component):
 
     def _fixed_point(self, m, term, magnitude, sign, step):
         """D2: the leading one of bits 4..1, then the rest, which is one bit or none."""
-        leading, trailing = Signal(2), Signal(2)
+        leading = Signal(2)
+        trailing = Signal(2)
         for bit in range(1, 5):
             with m.If(magnitude[bit]):
                 m.d.comb += leading.eq(bit - 1)

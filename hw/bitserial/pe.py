@@ -148,7 +148,9 @@ class BitSerialPE(wiring.Component):
 
     def _match_exponents(self, m):
         """P1, into registers: (valid, bsig, last, P), then per lane how far to shift, significand and sign."""
-        valid, bsig, last = Signal(), Signal(3, reset_less=True), Signal(reset_less=True)
+        valid = Signal()
+        bsig = Signal(3, reset_less=True)
+        last = Signal(reset_less=True)
         peak = Signal(EXP_BITS, name="peak_ahead")
         m.d.sync += [valid.eq(self.valid), bsig.eq(self.step.bsig), last.eq(self.step.last)]
         exponents, significands, signs = [], [], []
@@ -217,7 +219,8 @@ class BitSerialPE(wiring.Component):
             # Of a negative mantissa with a carry pending, the truncated shift is its floor plus 1, exact or not.
             old_carry = old_carry | acc.carry
         # A row of half adders makes room for the second carry.
-        a, b = Signal(signed(width)), Signal(signed(width))
+        a = Signal(signed(width))
+        b = Signal(signed(width))
         m.d.comb += [a.eq(new), b.eq(old)]
         z = Signal(signed(width))
         m.d.comb += z.eq((Cat(old_carry, a ^ b) + Cat(old_carry, new_carry, a & b))[1:])
@@ -228,7 +231,9 @@ class BitSerialPE(wiring.Component):
         kept = self.accumulator_bits
         excess = width - kept
         sign = z[-1]
-        differs, beyond, chosen = Signal(excess), Signal(excess), Signal(excess + 1)
+        differs = Signal(excess)
+        beyond = Signal(excess)
+        chosen = Signal(excess + 1)
         m.d.comb += [
             differs.eq(z[kept - 1 : -1] ^ sign.replicate(excess)),
             beyond.eq(Cat(differs[k:].any() for k in range(excess))),
@@ -238,7 +243,8 @@ class BitSerialPE(wiring.Component):
         def at_n(values):
             return reduce(or_, (value & chosen[k].replicate(len(value)) for k, value in enumerate(values)))
 
-        mantissa, n = Signal(kept), Signal(range(excess + 1))
+        mantissa = Signal(kept)
+        n = Signal(range(excess + 1))
         m.d.comb += [
             mantissa.eq(at_n([z[k : k + kept] for k in range(excess + 1)])),
             n.eq(at_n([C(k, range(excess + 1)) for k in range(excess + 1)])),

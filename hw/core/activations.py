@@ -97,7 +97,8 @@ class ActivationLoader(wiring.Component):
         m.submodules.counter = counter = PlaceCounter(config, blocks=False)
         m.submodules.aligner = aligner = parts(config.datapath).aligner()
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
-        sent, stored = Signal(), Signal()
+        sent = Signal()
+        stored = Signal()
         self._send(m, counter, aligner, sent, stored)
         self._store(m, counter, aligner, sent, stored)
         return m
@@ -108,8 +109,11 @@ class ActivationLoader(wiring.Component):
         lanes, log_lanes = datapath.lanes, ceil_log2(datapath.lanes)
         beats = Signal(range(self.config.chunk // lanes + 1))  # of a packet
         group_beats = Signal(range(max(2, datapath.beats)))  # of a full group, minus 1
-        beat, in_group, token = Signal.like(beats), Signal.like(group_beats), Signal.like(place.tokens)
-        ends_row, ends_group = Signal(), Signal()
+        beat = Signal.like(beats)
+        in_group = Signal.like(group_beats)
+        token = Signal.like(place.tokens)
+        ends_row = Signal()
+        ends_group = Signal()
         m.d.comb += [
             beats.eq((place.length + (lanes - 1)) >> log_lanes),
             group_beats.eq((Const(1, 3) << self.plan.group_size << (5 - log_lanes)) - 1),
@@ -120,9 +124,11 @@ class ActivationLoader(wiring.Component):
         used = Signal(lanes)
         m.d.comb += used.eq(Mux(ends_row & rest.any(), ~(Const(-1, lanes) << rest)[:lanes], -1))
 
-        offered, filling = Signal(), Signal()  # a beat of the stream; zeros instead of what is missing
+        offered = Signal()  # a beat of the stream
+        filling = Signal()  # zeros instead of what is missing
         i, o = self.i.p, aligner.i
-        non_finite, marked = Signal(), Signal()
+        non_finite = Signal()
+        marked = Signal()
         wrong = Signal()
         not_finite = Cat(lane.exponent.all() for lane in i.activations) & used
         m.d.comb += [
@@ -146,7 +152,9 @@ class ActivationLoader(wiring.Component):
                 m.d.sync += [beat.eq(0), token.eq(token + 1)]
         ends_chunk = ends_row & (token + 1 == place.tokens)
         held = Signal(range(config.stored_units + 1))
-        units, room, opens = Signal.like(held), Signal(), Signal()
+        units = Signal.like(held)
+        room = Signal()
+        opens = Signal()
         m.d.comb += [
             units.eq(chunk_units(config, place.length)),
             room.eq(held + units <= config.stored_units),
@@ -200,10 +208,13 @@ class ActivationLoader(wiring.Component):
     def _store(self, m, counter, aligner, sent, stored):
         """Prepared beats to their places."""
         config, place = self.config, counter.place
-        o, i = Signal(ChunkWrite(config)), aligner.o
+        o = Signal(ChunkWrite(config))
+        i = aligner.o
         moved = Signal()
         token = Signal.like(place.tokens)
-        beat, group, unit = Signal.like(o.beat), Signal.like(o.group), Signal(range(config.stored_units))
+        beat = Signal.like(o.beat)
+        group = Signal.like(o.group)
+        unit = Signal(range(config.stored_units))
         groups = Signal(len(o.group) + 1)  # of a row
         ends_row = Signal()
         m.d.comb += [

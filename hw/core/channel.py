@@ -138,7 +138,8 @@ class WeightChannel(wiring.Component):
         head = Signal(ChannelEntry)
         m.d.comb += head.eq(queue.r_data)
         start = ChannelStart(head.word[: ChannelStart.as_shape().size])
-        length, cut = Signal(13), Signal()
+        length = Signal(13)
+        cut = Signal()
         groups_left = Signal(8)
         fault = Signal(Fault)
         groups = Signal(data.ArrayLayout(CodeGroup, SIDES), reset_less=True)
@@ -146,7 +147,9 @@ class WeightChannel(wiring.Component):
             data.ArrayLayout(data.StructLayout({"datatype": DATATYPE_BITS, "select": 2}), SIDES), reset_less=True
         )
         self._kinds = kinds
-        full, taken, side = Signal(SIDES), Signal(SIDES), Signal(range(SIDES))
+        full = Signal(SIDES)
+        taken = Signal(SIDES)
+        side = Signal(range(SIDES))
         m.d.comb += [self.groups.eq(groups), self.full.eq(full), self.fault.payload.eq(fault)]
         m.d.sync += full.eq((full | taken) & ~self.release)
         room = ~full.bit_select(side, 1)
@@ -271,13 +274,18 @@ class WeightChannel(wiring.Component):
         m.submodules.decoder = decoder = self._parts.decoder()
         read = codes.read_port()
         m.d.comb += [read.en.eq(1), read.addr.eq(Cat(step.beat[: ceil_log2(config.datapath.beats)], step.side))]
-        group, kind, planes = Signal(CodeGroup), Signal.like(self._kinds[0]), Signal(2)
+        group = Signal(CodeGroup)
+        kind = Signal.like(self._kinds[0])
+        planes = Signal(2)
         m.d.comb += [
             group.eq(self.groups[step.side]),
             kind.eq(self._kinds[step.side]),
             planes.eq(group.planes),
         ]
-        valid, plane, first, last = Signal(), Signal.like(step.plane), Signal(), Signal()
+        valid = Signal()
+        plane = Signal.like(step.plane)
+        first = Signal()
+        last = Signal()
         held = Signal.like(self._kinds[0], reset_less=True)
         m.d.sync += [
             held.eq(kind),

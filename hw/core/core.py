@@ -212,7 +212,9 @@ class AcceleratorCore(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        clear, load, dropping = Signal(), Signal(), Signal()
+        clear = Signal()
+        load = Signal()
+        dropping = Signal()
         datapath = place(m, platform, "datapath", "datapath", lambda: _Datapath(self.config), clear=clear)
         for name in ("job", "specials"):
             m.d.comb += getattr(datapath, name).eq(getattr(self, name))

@@ -73,7 +73,8 @@ class DrainControl(wiring.Component):
             self.group_read.eq(due),
             self.freed.eq(Mux(due, first.frees, 0)),
         ]
-        scales, faults = Signal(8 * config.rows, reset_less=True), Signal(config.rows, reset_less=True)
+        scales = Signal(8 * config.rows, reset_less=True)
+        faults = Signal(config.rows, reset_less=True)
         m.d.sync += [scales.eq(scales[8 * chains :]), faults.eq(faults[chains:])]
         with m.If(due):
             m.d.sync += [scales.eq(first.scales), faults.eq(first.faults)]

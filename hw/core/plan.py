@@ -66,19 +66,25 @@ class JobPlan(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, plan = self.config, Signal(Plan(self.config))
+        config = self.config
+        plan = Signal(Plan(self.config))
         unit, rows = config.datapath.group_size, config.rows
         m.d.comb += self.plan.eq(plan)
 
-        units, blocks = Signal(15), Signal(15)
+        units = Signal(15)
+        blocks = Signal(15)
         m.d.comb += [
             units.eq((self.inputs + (unit - 1)) >> (unit.bit_length() - 1)),
             blocks.eq((self.outputs + (rows - 1)) >> (rows.bit_length() - 1)),
         ]
         # ceil(count / most), then ceil(count / that), first for the chunks and then for the super-blocks.
-        left, divisor, quotient = Signal(15), Signal(15), Signal(15)
-        second, outputs = Signal(), Signal()
-        fits, result = Signal(), Signal(15)
+        left = Signal(15)
+        divisor = Signal(15)
+        quotient = Signal(15)
+        second = Signal()
+        outputs = Signal()
+        fits = Signal()
+        result = Signal(15)
         m.d.comb += [fits.eq(left <= divisor), result.eq(quotient + 1)]
         with m.FSM():
             with m.State("IDLE"):
@@ -182,7 +188,9 @@ class PlaceCounter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, plan = self.config, self.plan
-        tokens_left, inputs_left, blocks_left = Signal(32), Signal(15), Signal(15)
+        tokens_left = Signal(32)
+        inputs_left = Signal(15)
+        blocks_left = Signal(15)
         block = Signal(Place(config)["block"].shape)
         first_chunk = Signal()
         size = Signal(plan.super_blocks.shape())
@@ -196,7 +204,8 @@ class PlaceCounter(wiring.Component):
             last_chunk.eq((inputs_left <= plan.chunk) if self.chunks else 1),
             last_block.eq((block + 1 == size) if self.blocks else 1),
         ]
-        place, settled = Signal(Place(config)), Signal()
+        place = Signal(Place(config))
+        settled = Signal()
         m.d.sync += [
             settled.eq(~self.load & ~self.next),
             place.tokens.eq(Mux(last_tokens, tokens_left, config.block_tokens)),

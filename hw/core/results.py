@@ -82,7 +82,9 @@ class ResultWriter(wiring.Component):
         self._emptied = Signal()
         m.d.sync += [filled.eq(filled + fills - self._emptied), self.free.eq(self._emptied)]
         shape = data.ArrayLayout(ColumnResult, config.columns)
-        slot, piece, column = Signal(slot_bits), Signal(piece_bits), Signal(range(max(2, config.columns)))
+        slot = Signal(slot_bits)
+        piece = Signal(piece_bits)
+        column = Signal(range(max(2, config.columns)))
         reads = []
         for lane in range(lanes):
             m.submodules[f"bank{lane}"] = bank = memory.Memory(shape=shape, depth=pieces * SLOTS, init=[])
@@ -106,16 +108,20 @@ class ResultWriter(wiring.Component):
         m.submodules.counter = counter = PlaceCounter(config, chunks=False)
         place = counter.place
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
-        set_, half = Signal(), Signal()
-        tokens, channels = Signal(range(config.columns + 1)), Signal(range(config.rows + 1))
+        set_ = Signal()
+        half = Signal()
+        tokens = Signal(range(config.columns + 1))
+        channels = Signal(range(config.rows + 1))
         last_set = Mux(set_, 1, place.tokens <= config.columns) if config.token_sets == 2 else Const(1)
         m.d.comb += [
             tokens.eq(Mux(last_set, place.tokens - Mux(set_, config.columns, 0), config.columns)),
             channels.eq(place.rows - (piece << ceil_log2(lanes))),
         ]
-        last_piece, last_token = Signal(), Signal()
+        last_piece = Signal()
+        last_token = Signal()
         self._room = Signal()
-        issue, beat_ends = Signal(), Signal()
+        issue = Signal()
+        beat_ends = Signal()
         running = Signal()
         about = Signal(data.StructLayout({"keep": lanes, "half": 1, "ends": 1, "last": 1}))
         m.d.comb += [
@@ -171,7 +177,8 @@ class ResultWriter(wiring.Component):
         values, errors, overflows = [], [], []
         delay = 2 + Fp32Multiplier.latency
         for lane, read in enumerate(reads):
-            result, scale = Signal(ColumnResult, reset_less=True), Signal(32, reset_less=True, name=f"factor{lane}")
+            result = Signal(ColumnResult, reset_less=True)
+            scale = Signal(32, reset_less=True, name=f"factor{lane}")
             m.d.sync += [
                 result.eq(read.data[chosen_column]),
                 scale.eq(scales[lane]),

@@ -55,7 +55,8 @@ class SumSchedule(wiring.Component):
             wait.eq(reduce(or_, (one[: len(wait)] for one in same), adding[: len(wait)])),
             self.may_end.eq(~wait[-1] & ~drains[0]),
         ]
-        planned, now = Signal(MOST_DELAY), Signal(MOST_DELAY + 1)  # bit k: sums to be added k cycles from now
+        planned = Signal(MOST_DELAY)  # bit k: sums to be added k cycles from now
+        now = Signal(MOST_DELAY + 1)
         chosen = ~wait & Cat(C(1, 1), wait[:-1])  # one-hot
         m.d.comb += now.eq(planned | (chosen & self.ended.replicate(len(chosen))))
         m.d.sync += [

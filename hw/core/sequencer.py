@@ -112,7 +112,9 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        next_group, next_valid, take = Signal(_Group(self.config), reset_less=True), Signal(), Signal()
+        next_group = Signal(_Group(self.config), reset_less=True)
+        next_valid = Signal()
+        take = Signal()
         ahead = Signal()  # groups are still to be made ready
         self._make_ready(m, next_group, next_valid, take, ahead)
         self._run(m, next_group, next_valid, take, ahead)
@@ -125,11 +127,16 @@ class Sequencer(wiring.Component):
         place = counter.place
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
         side = Signal(range(SIDES))
-        chunks, has_chunk = Signal(range(config.stored_units + 1)), Signal()
-        unit, units = Signal(range(config.stored_units)), Signal.like(group.frees)  # the chunk's first; how many
-        index, base = Signal.like(group.group), Signal.like(group.base)  # of the group in its pass
+        chunks = Signal(range(config.stored_units + 1))
+        has_chunk = Signal()
+        unit = Signal(range(config.stored_units))  # the chunk's first
+        units = Signal.like(group.frees)  # how many
+        index = Signal.like(group.group)  # of the group in its pass
+        base = Signal.like(group.base)
         passed = Signal(13)
-        size, left, weights = Signal(8), Signal(13), Signal(8)
+        size = Signal(8)
+        left = Signal(13)
+        weights = Signal(8)
         last = Signal()
         m.d.comb += [
             size.eq(Const(GROUP_SIZES[0], 8) << self.plan.group_size),
@@ -144,7 +151,8 @@ class Sequencer(wiring.Component):
         )
         planes = Cat(groups[side].planes for groups in self.groups)
         planes = [planes[2 * row : 2 * row + 2] for row in range(config.rows)]
-        three, highest = Signal(), Signal(2)
+        three = Signal()
+        highest = Signal(2)
         m.d.comb += [
             three.eq(Cat(p[1] for p in planes).any()),
             highest.eq(Cat(Mux(three, Cat(p.all() for p in planes).any(), Cat(p[0] for p in planes).any()), three)),
@@ -193,12 +201,19 @@ class Sequencer(wiring.Component):
 
     def _run(self, m, next_group, next_valid, take, ahead):
         config, plane_major = self.config, parts(self.config.datapath).plane_major
-        group, active = Signal(_Group(config), reset_less=True), Signal()
-        set_, plane, beat = Signal(), Signal(2), Signal.like(group.beats)
+        group = Signal(_Group(config), reset_less=True)
+        active = Signal()
+        set_ = Signal()
+        plane = Signal(2)
+        beat = Signal.like(group.beats)
         credits = Signal(range(SLOTS + 1), init=SLOTS)
         sums = Signal(SumStart(config))
         m.d.comb += [sums.eq(group.sums), sums.index.eq(group.sums.index + Mux(set_, self._set_sums, 0))]
-        last_beat, ends, apart, room, issue = Signal(), Signal(), Signal(), Signal(), Signal()
+        last_beat = Signal()
+        ends = Signal()
+        apart = Signal()
+        room = Signal()
+        issue = Signal()
         m.d.comb += [
             last_beat.eq(beat == group.beats),
             ends.eq(last_beat & (plane == 0)),
@@ -266,7 +281,8 @@ class Sequencer(wiring.Component):
             m.d.comb += chosen.eq(groups[group.side])
             m.d.sync += [self.ended.scales[row].eq(chosen.scale), self.ended.faults[row].eq(chosen.fault)]
         # The useful MACs are counted in the last plane.
-        outputs, used = Signal.like(group.outputs[0]), Signal(range(lanes + 1))
+        outputs = Signal.like(group.outputs[0])
+        used = Signal(range(lanes + 1))
         m.d.sync += [
             outputs.eq(Mux(issue, Mux(set_, group.outputs[1], group.outputs[0]), 0)),
             used.eq(Mux(issue & (plane == 0), Mux(last_beat, group.rest, lanes), 0)),

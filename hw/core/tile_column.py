@@ -154,12 +154,15 @@ class TileColumn(wiring.Component):
         m.d.comb += [multiples.i.integers.eq(read.data), self.multiples.eq(multiples.o)]
 
         # Where the sums of all chains wait is the same.
-        valid, arriving, leaving = self.drained_valid, Signal(range(PLACES)), Signal(range(PLACES))
+        valid = self.drained_valid
+        arriving = Signal(range(PLACES))
+        leaving = Signal(range(PLACES))
         for k in range(self._parts.dequantizer_latency):
             later = Signal(name=f"valid{k}")
             m.d.sync += later.eq(valid)
             valid = later
-        start, start_valid = Signal.like(self.start, reset_less=True), Signal()
+        start = Signal.like(self.start, reset_less=True)
+        start_valid = Signal()
         m.d.sync += [
             arriving.eq(arriving + valid),
             leaving.eq(leaving + self.start_valid),

@@ -84,14 +84,18 @@ class WeightReceiver(wiring.Component):
         beat, last = self.i.p.slices, self.i.p.last
         m.d.comb += [counter.plan.eq(self.plan), counter.load.eq(self.load)]
 
-        room, transfer, take = Signal(), Signal(), Signal()
+        room = Signal()
+        transfer = Signal()
+        take = Signal()
         m.d.comb += [
             room.eq(Cat(o.ready for o in self.o).all()),
             self.i.ready.eq(take),
             transfer.eq(self.i.valid & take),
         ]
-        starts, pushing = Signal(), Signal()
-        more, final = Signal(config.rows), Signal()  # the row has words after this beat's; no row has
+        starts = Signal()
+        pushing = Signal()
+        more = Signal(config.rows)  # the row has words after this beat's
+        final = Signal()  # no row has
         m.d.comb += final.eq(~more.any())
         awaited = Signal(config.rows)
         for row, o in enumerate(self.o):

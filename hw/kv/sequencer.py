@@ -80,12 +80,14 @@ class RowSequencer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.rows), window.i)
 
         # Where this beat stands, in groups of 8 channels.
-        beat, row = self.beat, Signal(7, reset_less=True)
+        beat = self.beat
+        row = Signal(7, reset_less=True)
         group_bits = ceil_log2(max(1, lanes // 8))
         first_group = beat >> 1 if lanes == 4 else beat << group_bits
         last_beat = (header.channels << 1 | 1) if lanes == 4 else header.channels >> group_bits
         ternary = Signal()
-        token_last, final = Signal(), Signal()
+        token_last = Signal()
+        final = Signal()
         m.d.comb += [
             ternary.eq(is_ternary(self.config, header)),
             token_last.eq(beat == last_beat),
@@ -111,7 +113,9 @@ class RowSequencer(wiring.Component):
             m.d.comb += [select.double[g].eq(in_first), select.groups[g].eq(exists)]
 
         # The beat whose elements are at the tables' output.
-        beside, there, waiting = Signal(Beside(lanes), reset_less=True), Signal(), Signal()
+        beside = Signal(Beside(lanes), reset_less=True)
+        there = Signal()
+        waiting = Signal()
         tag = beside.tag
         room = Signal()
         m.d.comb += [

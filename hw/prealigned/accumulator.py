@@ -70,7 +70,8 @@ class RunningSums(wiring.Component):
         m.d.comb += [read.addr.eq(self.i.index), read.en.eq(1)]
 
         side = data.StructLayout({"valid": 1, "last": 1, "error": 1, "index": len(self.i.index)})
-        fresh, value = Signal(reset_less=True), Signal(FP32, reset_less=True)
+        fresh = Signal(reset_less=True)
+        value = Signal(FP32, reset_less=True)
         stages = [Signal(side, name="stage0")]
         m.d.sync += [
             fresh.eq(self.i.first),
@@ -95,7 +96,8 @@ class RunningSums(wiring.Component):
             write.en.eq(done.valid),
             write.data.eq(Cat(adder.o.as_value(), done.error)),
         ]
-        o, o_valid = Signal.like(self.o, reset_less=True), Signal()
+        o = Signal.like(self.o, reset_less=True)
+        o_valid = Signal()
         m.d.sync += [
             o_valid.eq(done.valid & done.last),
             o.value.eq(adder.o),

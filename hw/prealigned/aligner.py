@@ -120,7 +120,8 @@ class ActivationAligner(wiring.Component):
         )
         groups = [Signal(about, name=f"group{k}", reset_less=True) for k in range(STORED)]
         full = Signal(STORED)
-        taken, freed = Signal(STORED), Signal(STORED)
+        taken = Signal(STORED)
+        freed = Signal(STORED)
         m.d.sync += full.eq((full | taken) & ~freed)
 
         self._write(m, write, groups, taken, freed, end_bits)
@@ -128,10 +129,12 @@ class ActivationAligner(wiring.Component):
         return m
 
     def _write(self, m, write, groups, taken, freed, end_bits):
-        at, beat = Signal(STORED, init=1), Signal(end_bits)  # `at`: which group's place, one-hot
+        at = Signal(STORED, init=1)  # which group's place, one-hot
+        beat = Signal(end_bits)
         side = Cat(at[1] | at[3], at[2] | at[3])
         i = self.i.payload
-        transfer, open_side = Signal(), Signal()
+        transfer = Signal()
+        open_side = Signal()
         occurring = Signal(32)  # bit e: a finite activation of exponent e, or an Inf or NaN, is in the beat
         m.d.comb += [
             self.i.ready.eq(open_side),
@@ -147,19 +150,25 @@ class ActivationAligner(wiring.Component):
         m.d.comb += occurring.eq(Cat(Cat(hit).any() for hit in hits))
 
         # A cycle later, so that the exponents have a cycle of their own.
-        seen, now = Signal(32, reset_less=True), Signal(32, reset_less=True)
+        seen = Signal(32, reset_less=True)
+        now = Signal(32, reset_less=True)
         first = Signal(init=1)
-        ends, ended, ended_at = Signal(), Signal(), Signal(STORED)
+        ends = Signal()
+        ended = Signal()
+        ended_at = Signal(STORED)
         came = Signal()
         m.d.comb += ends.eq(transfer & i.last)
         m.d.sync += [now.eq(occurring), came.eq(transfer), ended.eq(ends), ended_at.eq(at & ends.replicate(STORED))]
-        end, planes = Signal.like(beat, reset_less=True), Signal.like(i.planes, reset_less=True)
+        end = Signal.like(beat, reset_less=True)
+        planes = Signal.like(i.planes, reset_less=True)
         m.d.sync += [end.eq(beat), planes.eq(i.planes)]
         together = Signal(32)
         m.d.comb += together.eq((now & came.replicate(32)) | (seen & (~first).replicate(32)))
         m.d.sync += [seen.eq(together), first.eq(ended)]
         # The largest exponent takes two cycles.
-        known, poison, largest = ended_at, Signal(), Signal(5)
+        known = ended_at
+        poison = Signal()
+        largest = Signal(5)
         for k in range(3):
             before, known = known, Signal(STORED, name=f"known{k}")
             m.d.sync += known.eq(before)
@@ -177,7 +186,8 @@ class ActivationAligner(wiring.Component):
         m.d.comb += taken.eq(known)
 
         # A side is closed from its last beat until it has been read.
-        closed, unread = Signal(STORED), Signal(STORED)
+        closed = Signal(STORED)
+        unread = Signal(STORED)
         m.d.comb += unread.eq(closed & ~freed)
         here, following = (unread & at).any(), (unread & at.rotate_left(1)).any()
         m.d.sync += [
@@ -186,19 +196,28 @@ class ActivationAligner(wiring.Component):
         ]
 
     def _read(self, m, read, groups, full, freed, end_bits):
-        side, beat, left = Signal(range(STORED)), Signal(end_bits), Signal(ceil_log2(MAX_PLANES))
-        group, active = Signal.like(groups[0], reset_less=True), Signal()
-        following, ready = Signal.like(group, reset_less=True), Signal()  # the group after that
+        side = Signal(range(STORED))
+        beat = Signal(end_bits)
+        left = Signal(ceil_log2(MAX_PLANES))
+        group = Signal.like(groups[0], reset_less=True)
+        active = Signal()
+        following = Signal.like(group, reset_less=True)  # the group after that
+        ready = Signal()
         load = Signal(STORED, init=1)  # whose place it has, one-hot
-        at_start, at_end, ending = Signal(), Signal(), Signal()  # ending: the last beat of the group's last pass
+        at_start = Signal()
+        at_end = Signal()
+        ending = Signal()  # the last beat of the group's last pass
         # Beats that leave the memory will find room in the queue: nothing before it ever waits.
         m.submodules.queue = queue = BeatQueue(self.o.payload.shape(), QUEUE)
         room = Signal(QUEUE - 1, init=-1)  # in unary, and for the beat of the cycle before too
-        issue, turn, leaves = Signal(), Signal(), Signal(STORED)
+        issue = Signal()
+        turn = Signal()
+        leaves = Signal(STORED)
         flags = data.StructLayout(
             {"valid": 1, "first": 1, "last": 1, "final": 1, "poison": 1, "exponent": 5, "complement": 5}
         )
-        issued, chosen = Signal(flags), Signal(len(group.as_value()))
+        issued = Signal(flags)
+        chosen = Signal(len(group.as_value()))
         m.d.comb += [
             issue.eq(active & room[1]),
             issued.valid.eq(issue),
@@ -211,7 +230,8 @@ class ActivationAligner(wiring.Component):
         ]
         places = (one.as_value() & here.replicate(len(chosen)) for one, here in zip(groups, load, strict=True))
         m.d.comb += chosen.eq(reduce(or_, places))
-        more, less = Signal(), Signal()
+        more = Signal()
+        less = Signal()
         m.d.sync += [
             more.eq(queue.taken & ~issue),
             less.eq(issue & ~queue.taken),
@@ -223,7 +243,8 @@ class ActivationAligner(wiring.Component):
                 ready.eq((full & load).any()),
                 load.eq(Mux((full & load).any(), load.rotate_left(1), load)),
             ]
-        then_at_end, then_left = Signal(), Signal.like(left)
+        then_at_end = Signal()
+        then_left = Signal.like(left)
         m.d.comb += [
             then_at_end.eq(Mux(at_end, group.single, beat == group.before_end)),
             then_left.eq(left - at_end),
@@ -253,7 +274,9 @@ class ActivationAligner(wiring.Component):
         m.d.sync += freed.eq(leaves)
 
         # What many gates wait for follows a cycle later: the group's exponent joins its beats behind the first stage.
-        turned, exponent, poison = Signal(), Signal(5, reset_less=True), Signal(reset_less=True)
+        turned = Signal()
+        exponent = Signal(5, reset_less=True)
+        poison = Signal(reset_less=True)
         m.d.sync += turned.eq(turn)
         with m.If(turned):
             m.d.sync += [exponent.eq(following.exponent), poison.eq(following.poison)]
@@ -264,7 +287,8 @@ class ActivationAligner(wiring.Component):
             if k == 1:
                 m.d.sync += [stage.exponent.eq(exponent), stage.complement.eq(~exponent), stage.poison.eq(poison)]
             stages.append(stage)
-        out, aligned = stages[-1], Signal(self.o.payload.shape())
+        out = stages[-1]
+        aligned = Signal(self.o.payload.shape())
         m.d.comb += [
             *(aligned[name].eq(out[name]) for name in ("exponent", "poison", "first", "last", "final")),
             queue.write.eq(out.valid),

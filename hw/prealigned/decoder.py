@@ -110,9 +110,12 @@ class DigitDecoder(wiring.Component):
                 "valid": 1,
             }
         )
-        about, later = Signal(meaning), Signal(meaning)
-        codes, mask = Signal.like(self.i.codes, reset_less=True), Signal(lanes, reset_less=True)
-        special, place = Signal(Special, reset_less=True), Signal(1 + len(self.i.plane), reset_less=True)
+        about = Signal(meaning)
+        later = Signal(meaning)
+        codes = Signal.like(self.i.codes, reset_less=True)
+        mask = Signal(lanes, reset_less=True)
+        special = Signal(Special, reset_less=True)
+        place = Signal(1 + len(self.i.plane), reset_less=True)
         is_fp4 = ~self.i.datatype[0]  # FP4 is 6 and FP3 7; of others it does not matter
         self._look_up(m, about, sources, tables, floats)
         m.d.sync += [
@@ -123,7 +126,8 @@ class DigitDecoder(wiring.Component):
         ]
 
         # Cycle 2: every lane's key, 0 if there is none, and whether it is a special value; the special value's digit.
-        is_special, no_value = Signal(lanes, reset_less=True), Signal(lanes)
+        is_special = Signal(lanes, reset_less=True)
+        no_value = Signal(lanes)
         bad = Signal()
         special_digit = Signal(len(config.digits.multiples) + 1, reset_less=True)
         m.d.sync += [
@@ -154,7 +158,9 @@ class DigitDecoder(wiring.Component):
             m.d.comb += no_value[lane].eq((code[:2] == 0b10) & mask[lane])
 
         # Cycle 3: the digits.
-        digits, control, reserved = Signal(self.digits.shape(), reset_less=True), Signal(Control), Signal()
+        digits = Signal(self.digits.shape(), reset_less=True)
+        control = Signal(Control)
+        reserved = Signal()
         for lane, key in enumerate(keys):
             digit = self._digit(m, lane, key, later.table, tables)
             digit |= special_digit & is_special[lane].replicate(len(special_digit))

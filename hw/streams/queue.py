@@ -38,8 +38,13 @@ class BeatQueue(wiring.Component):
         write, read = store.write_port(), store.read_port()
         # Places are counted modulo 2 * depth. `after` is the place after `head`, `beyond` that after `tail`.
         bits = exact_log2(self.depth) + 1
-        head, after, tail, beyond = Signal(bits), Signal(bits, init=1), Signal(bits), Signal(bits, init=1)
-        valid, leaves, taken = Signal(), Signal(), Signal()
+        head = Signal(bits)
+        after = Signal(bits, init=1)
+        tail = Signal(bits)
+        beyond = Signal(bits, init=1)
+        valid = Signal()
+        leaves = Signal()
+        taken = Signal()
         # One place is always free, and written in every cycle: so nothing but `tail` waits for `write`.
         m.d.comb += [
             write.en.eq(1),

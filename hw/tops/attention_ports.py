@@ -27,7 +27,8 @@ class PacketPort:
     def connect(self, m: Module, component, sink):
         """Drive ``sink``, a stream of `PacketBeat`; returns (a beat passes, it is the first of a list)."""
         packets, beat = self.port.source(m, component), sink.payload
-        first, first_of_list = Signal(init=1), Signal(init=1)
+        first = Signal(init=1)
+        first_of_list = Signal(init=1)
         kept = Signal(len(PACKET_USER), reset_less=True)
         user = Mux(first, packets.p.user, kept)
         taken = packets.valid & packets.ready

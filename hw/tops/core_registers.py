@@ -261,7 +261,8 @@ class CoreRegisters(wiring.Component):
 
     def _keep_status(self, m, registers, busy, errors):
         status, pending, enable = registers.status, registers.irq_status, registers.irq_enable
-        done, failed = Signal(), Signal()
+        done = Signal()
+        failed = Signal()
         forget = registers.control.clear | self.start
         ended = self.done & busy
         m.d.sync += [

@@ -88,7 +88,8 @@ class ValueCoreAxi(wiring.Component):
         """Returns whether the first weight of a list passes."""
         outside, core = self._weights.source(m, self), self.core
         weight = core.weights.payload
-        first, taken = Signal(init=1), Signal()
+        first = Signal(init=1)
+        taken = Signal()
         m.d.comb += [
             *(weight[field.name].eq(outside.p.data[field.offset :][: field.width]) for field in WEIGHT_DATA),
             weight.last.eq(outside.p.last),
@@ -104,7 +105,8 @@ class ValueCoreAxi(wiring.Component):
     def _connect_head_dim(self, m, registers, busy):
         """The register HEAD_DIM; returns whether a write has been refused since the last clear."""
         port, most = registers.head_dim, self.config.channels
-        channels, refused = Signal(range(most // 8), init=most // 8 - 1), Signal()
+        channels = Signal(range(most // 8), init=most // 8 - 1)
+        refused = Signal()
         wanted = port.data[:8]
         fits = (wanted[:3] == 0) & (wanted != 0) & (wanted <= most)
         with m.If(registers.control.clear):

@@ -61,7 +61,8 @@ class Fp16MultiplyAdd(wiring.Component):
         product = ColumnSum(m, WIDTH, "product", columns).total()
 
         # Product * 2^(x - 50) and (c's significand << 11) * 2^(y - 36): the difference of x - 14 and y counts.
-        both, difference = Signal(6), Signal(7)
+        both = Signal(6)
+        difference = Signal(7)
         m.d.comb += [
             both.eq(add(m, exponents[0], exponents[1])),
             difference.eq(add(m, both, ~Cat(add(m, exponents[2], C(14, 4)), C(0, 0))[:6])),

@@ -122,7 +122,9 @@ class PlainLanes(wiring.Component):
         segments = Signal(groups, reset_less=True)
         first = self.beat >> 1 if lanes == 4 else self.beat << ceil_log2(groups)
         codes = Signal(data.ArrayLayout(2, lanes), reset_less=True)
-        one_bits, ternary, minimal = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        one_bits = Signal(reset_less=True)
+        ternary = Signal(reset_less=True)
+        minimal = Signal(reset_less=True)
         with m.If(self.read):
             m.d.sync += [
                 segments.eq(Cat(first + g > header.segment0 for g in range(groups))),
@@ -209,7 +211,8 @@ class PlainDequantizer(KvDequantizer):
     def _elements(self, m, tables, sequencer):
         """A stage more: rounding."""
         head = stream.Signature(Coefficients(self.config.lanes)).create()
-        beside, full = Signal(Beside(self.config.lanes), reset_less=True), Signal()
+        beside = Signal(Beside(self.config.lanes), reset_less=True)
+        full = Signal()
         step = ~full | head.ready
         with m.If(step):
             m.d.sync += [full.eq(sequencer.o.valid), beside.eq(sequencer.o.payload)]

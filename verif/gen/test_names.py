@@ -19,8 +19,10 @@ DECLARED = re.compile(
 
 
 def keywords_in(verilog: str) -> list[str]:
-    """Ports, wires and registers called like a keyword; escaped ones too, since another tool may drop the escape."""
-    return [name for name in DECLARED.findall(verilog) if name.removeprefix("\\").lower() in KEYWORDS]
+    """Ports, wires and registers called like a keyword, escaped ones too, since another tool may drop the escape; and
+    those that have no name of their own, as where one statement makes several signals."""
+    names = [(name, name.removeprefix("\\")) for name in DECLARED.findall(verilog)]
+    return [name for name, plain in names if plain.lower() in KEYWORDS or plain.startswith("$signal")]
 
 
 @pytest.mark.parametrize("word", ["units", "release", "byte", "generic", "signal", "uwire", "logic"])
@@ -50,6 +52,9 @@ def test_a_keyword_gets_an_underscore_and_never_another_net_s_name():
         to_verilog(Block("release", "release_"), "block_top")
 
 
-@pytest.mark.parametrize(("line", "name"), [("  wire [3:0] units;", "units"), ("  reg \\release ;", "\\release")])
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("  wire [3:0] units;", "units"), ("  reg \\release ;", "\\release"), ("  reg \\$signal$7 ;", "\\$signal$7")],
+)
 def test_declarations_are_found(line, name):
     assert keywords_in(line) == [name]

@@ -139,10 +139,14 @@ class ScoreCore(wiring.Component):
     def _rows(self, m, fold, window, array, out, log, now):
         """Plays packets, step by step."""
         rows = now.rows
-        row, step, plane = Signal(7), Signal(), Signal(range(PLANES))
+        row = Signal(7)
+        step = Signal()
+        plane = Signal(range(PLANES))
 
         # Groups of this step and how many of them have 2-bit codes.
-        groups, doubles, steps_end = Signal(4), Signal(4), Signal(init=1)
+        groups = Signal(4)
+        doubles = Signal(4)
+        steps_end = Signal(init=1)
         if self.config.steps == 2:
             many, many0 = rows.groups > 8, rows.groups0 > 8
             m.d.comb += [

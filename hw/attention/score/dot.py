@@ -116,7 +116,8 @@ class DotArray(wiring.Component):
         m.d.sync += flags.eq(Cat(self.keep, self.shift, self.step))
         tree = PipelinedTree(m, rows, negatives, flags, width, ())
         keep, shift = tree.flags[0], tree.flags[1]
-        total, carry = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        total = Signal(width, reset_less=True)
+        carry = Signal(width, reset_less=True)
         old = []
         for name, held in (("total", total), ("carry", carry)):
             value = Signal(width, name=f"old_{name}")

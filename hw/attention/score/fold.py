@@ -79,7 +79,8 @@ class FoldUnit(wiring.Component):
         m.submodules.scales = scales = memory.Memory(shape=scale_layout, depth=channels, init=[])
         write, read = scales.write_port(), scales.read_port()
         record = reader.records.payload
-        written, largest = Signal(range(channels + 1)), Signal(5)
+        written = Signal(range(channels + 1))
+        largest = Signal(5)
         finite = Signal(5)
         code = Mux(record.segment, header.exponent1, header.exponent0)
         transformed = [header.transform0 != 0, header.transform1 != 0]
@@ -134,7 +135,8 @@ class FoldUnit(wiring.Component):
         limit = Signal(range(channels + 1))
         first_count = Cat(C(0, 3), header.segment0 + 1)
         m.d.comb += limit.eq(Mux(entry.exact, exact_count, Mux(minima, first_count, count)))
-        issue, busy = Signal(), Signal()
+        issue = Signal()
+        busy = Signal()
         known = Signal()
         exists = position < limit
         verdict = Signal()
@@ -154,8 +156,10 @@ class FoldUnit(wiring.Component):
         negated = add_bit(m, ~total.as_unsigned(), C(1, 1), "total_negated")
         job = self.job.payload
         groups0 = Mux(header.format == KvFormat.K1, 0, header.segment0 + 1)
-        error, bare = Signal(4), Signal()
-        unit, constant_unit = Signal(UNIT_BITS), Signal(UNIT_BITS, reset_less=True)
+        error = Signal(4)
+        bare = Signal()
+        unit = Signal(UNIT_BITS)
+        constant_unit = Signal(UNIT_BITS, reset_less=True)
         constant = Signal.like(total, reset_less=True)
         if config.minima:
             m.d.comb += [job.constant.eq(constant), job.constant_unit.eq(constant_unit)]
@@ -282,8 +286,10 @@ class FoldUnit(wiring.Component):
             m.d.sync += [after.eq(before), following.eq(place)]
 
         length = config.transformed_bits
-        product, below = Signal(length + 11, reset_less=True), Signal(reset_less=True)
-        size, negative = Signal(length), self.value[-1]
+        product = Signal(length + 11, reset_less=True)
+        below = Signal(reset_less=True)
+        size = Signal(length)
+        negative = self.value[-1]
         m.d.comb += size.eq(prefix_sum(m, self.value ^ negative.replicate(length), C(0, 1), length, "size", negative))
         amount = Signal(7, reset_less=True)
         factor = Signal(11)
@@ -345,9 +351,12 @@ class FoldUnit(wiring.Component):
         # In the order of a Gray code: the sign of one channel turns from entry to entry.
         sum_here = Signal(wide, reset_less=True)
         first, second, last = (Signal(signed(bits), name=f"turned{k}", reset_less=True) for k in (1, 2, 3))
-        entry, building = Signal(QUAD - 2), Signal()
-        write, number = self.write, Signal.like(self.write.quad, reset_less=True)
-        turned, following = Signal(signed(bits)), Signal(wide)
+        entry = Signal(QUAD - 2)
+        building = Signal()
+        write = self.write
+        number = Signal.like(self.write.quad, reset_less=True)
+        turned = Signal(signed(bits))
+        following = Signal(wide)
         m.d.comb += [
             self.write_valid.eq(building),
             write.entry.eq(entry ^ (entry >> 1)),

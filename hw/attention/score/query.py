@@ -103,7 +103,8 @@ class QueryUnit(wiring.Component):
                     m.d.comb += bits[s].eq(k + 1)
             m.d.comb += self.bits[s].eq(bits[s])
 
-        segment, told = Signal(), Signal()
+        segment = Signal()
+        told = Signal()
         transform = Mux(segment, layout.transform1, layout.transform0)
         groups0, groups = layout.segment0 + 1, layout.channels + 1
         two = layout.segment0 != layout.channels
@@ -219,7 +220,8 @@ class QueryUnit(wiring.Component):
     def _impossible(self, m):
         """Whether the layout at the input is one that no block of this build can have."""
         layout = self.layout.payload
-        groups0, rest = layout.segment0, Signal(5)
+        groups0 = layout.segment0
+        rest = Signal(5)
         m.d.comb += rest.eq(layout.channels - layout.segment0)
         absent = [code for code in range(1, 4) if code not in self.config.transforms]
         flaws = [
@@ -255,16 +257,21 @@ class QueryUnit(wiring.Component):
         """In-place butterflies, distances 1, 2, .. n / 2; pair number j is index j with a 0 at the distance's bit."""
         channels = self.config.channels
         wide = signed(self.value_bits)
-        distance, pair = Signal(range(channels)), Signal(range(channels))
-        second, drained = Signal(), Signal()
-        low, high = Signal(range(channels)), Signal(range(channels))
+        distance = Signal(range(channels))
+        pair = Signal(range(channels))
+        second = Signal()
+        drained = Signal()
+        low = Signal(range(channels))
+        high = Signal(range(channels))
         below = distance - 1
         m.d.comb += [
             low.eq(base + (((pair & ~below) << 1) | (pair & below))),
             high.eq(low + distance),
         ]
-        first, difference = Signal(wide, reset_less=True), Signal(wide, reset_less=True)
-        low_before, high_before = Signal.like(low, reset_less=True), Signal.like(high, reset_less=True)
+        first = Signal(wide, reset_less=True)
+        difference = Signal(wide, reset_less=True)
+        low_before = Signal.like(low, reset_less=True)
+        high_before = Signal.like(high, reset_less=True)
         writing = Signal()
         final_stage = distance << 1 == size
         rotated, last_sums = None, final_stage
@@ -276,7 +283,8 @@ class QueryUnit(wiring.Component):
             m.d.comb += [rfft.size.eq(size), rfft.base.eq(base), rfft.read_data.eq(read.data)]
         final_before = Signal()
         total = Signal(wide)
-        less, bits = Signal(wide), self.value_bits
+        less = Signal(wide)
+        bits = self.value_bits
         one, other = first.as_unsigned(), read.data.as_unsigned()
         m.d.comb += [
             total.eq(ripple_sum(m, one, other, bits, "butterfly_sum")),

@@ -89,9 +89,12 @@ class QueryRfft(wiring.Component):
         m = Module()
         channels, fraction = self.config.channels, self.config.rotation_bits
         half = Signal(range(channels))  # m
-        block, k = Signal(range(channels)), Signal(range(channels))
-        angle, stride = Signal(range(channels // 4 + 1)), Signal(range(channels // 4 + 1))
-        phase, busy = Signal(range(PHASES)), Signal()
+        block = Signal(range(channels))
+        k = Signal(range(channels))
+        angle = Signal(range(channels // 4 + 1))
+        stride = Signal(range(channels // 4 + 1))
+        phase = Signal(range(PHASES))
+        busy = Signal()
         first = k == 0
         mirror = Signal(range(channels))  # where the imaginary parts are
         m.d.comb += mirror.eq(Mux(first, half >> 1, half - k))
@@ -107,10 +110,12 @@ class QueryRfft(wiring.Component):
         )
         data = self.read_data
         ar, ai, br, bi = (Signal(self.wide, name=name, reset_less=True) for name in ("ar", "ai", "br", "bi"))
-        tr, ti = Signal(self.wide, reset_less=True), Signal(self.wide, reset_less=True)
+        tr = Signal(self.wide, reset_less=True)
+        ti = Signal(self.wide, reset_less=True)
         product = Signal(signed(self.wide.width + fraction), reset_less=True)
         before = Signal.like(product, reset_less=True)
-        factor, coefficient = Signal(self.wide), Signal(fraction)
+        factor = Signal(self.wide)
+        coefficient = Signal(fraction)
         sine = ~phase[0]
         m.d.comb += coefficient.eq(table[Mux(sine, quarter - angle, angle)])
         total = Signal(signed(len(product) + 1))

@@ -89,7 +89,9 @@ class ScoreOut(wiring.Component):
         rows = compress(m, self.i.total, self.i.carry, offset.as_unsigned(), width, "resolve")
         total = Signal(signed(width))
         m.d.comb += total.eq(prefix_sum(m, *rows, width, "resolved"))
-        number, about, valid = Signal(signed(width), reset_less=True), Signal(ScoreTag, reset_less=True), Signal()
+        number = Signal(signed(width), reset_less=True)
+        about = Signal(ScoreTag, reset_less=True)
+        valid = Signal()
         unit = Signal(signed(UNIT_BITS), reset_less=True)
         exponent = tag.scale[10:15]
         m.d.sync += valid.eq(0)
@@ -163,7 +165,8 @@ class ScoreOut(wiring.Component):
         m.submodules.queue = queue = SyncFIFOBuffered(width=len(result.as_value()) + len(flags), depth=QUEUE)
         # What needs no arithmetic goes straight to the end.
         m.submodules.beside = beside = SyncFIFOBuffered(width=len(self.value_scale), depth=QUEUE)
-        room, o = Signal(range(QUEUE + 1), init=QUEUE), self.o.payload
+        room = Signal(range(QUEUE + 1), init=QUEUE)
+        o = self.o.payload
         m.d.sync += room.eq(room - self.sent + (self.o.valid & self.o.ready))
         m.d.comb += [
             queue.w_data.eq(Cat(result.as_value(), flags)),

@@ -94,12 +94,15 @@ class ChannelSums(wiring.Component):
             reads.append(row.read_port())
 
         # Gather.
-        slot, half = Signal(range(BATCH)), Signal()
+        slot = Signal(range(BATCH))
+        half = Signal()
         fresh = Signal(init=1)  # nothing of this group is in the sums yet
         counted = Signal()  # something of it is in the total
         weights = [Signal(bits, name=f"before{r}", reset_less=True) for r in range(PLANES)]
-        run, phase = Signal(), Signal(self.group_bits)
-        taken, complete = Signal(), Signal()
+        run = Signal()
+        phase = Signal(self.group_bits)
+        taken = Signal()
+        complete = Signal()
         m.d.comb += [
             # A sum is read the cycle before it is written: batches of one cycle must not follow at once.
             self.ready.eq(~complete | ~run | ((phase == self.groups) & (self.groups != 0))),
@@ -126,8 +129,11 @@ class ChannelSums(wiring.Component):
                 m.d.sync += [self.total.eq(grown), counted.eq(1)]
 
         # A batch on its way: 8 channels per cycle, first reads, then adds.
-        filled, batch_exact = Signal(range(BATCH), reset_less=True), Signal(reset_less=True)
-        batch_half, batch_set, batch_fresh = Signal(), Signal(), Signal()
+        filled = Signal(range(BATCH), reset_less=True)
+        batch_exact = Signal(reset_less=True)
+        batch_half = Signal()
+        batch_set = Signal()
+        batch_fresh = Signal()
         with m.If(run):
             m.d.sync += phase.eq(phase + 1)
             with m.If(phase == self.groups):
@@ -146,7 +152,9 @@ class ChannelSums(wiring.Component):
             m.d.comb += [read.addr.eq(Cat(batch_half, phase[part:])[: len(read.addr)]), read.en.eq(1)]
         about = data.StructLayout({"place": self.group_bits, "set": 1, "fresh": 1, "exact": 1, "filled": range(BATCH)})
         now, then, last = (Signal(about, name=name, reset_less=True) for name in ("now", "then", "later"))
-        multiplying, adding, carrying = Signal(), Signal(), Signal()
+        multiplying = Signal()
+        adding = Signal()
+        carrying = Signal()
         m.d.sync += [now.eq(Cat(phase, batch_set, batch_fresh, batch_exact, filled)), multiplying.eq(run)]
         m.d.sync += [then.eq(now), adding.eq(multiplying), last.eq(then), carrying.eq(adding)]
 

@@ -71,7 +71,8 @@ class ValueCodes(wiring.Component):
             tails.append(Cat(own[1:]))
             bad.append(byte[4:].all() & (byte[2:4].any() | byte[:2].all()))
 
-        size, rest = Signal(range(BYTES + 1)), Signal(range(TRITS_PER_BYTE))
+        size = Signal(range(BYTES + 1))
+        rest = Signal(range(TRITS_PER_BYTE))
         with m.Switch(Cat(left, self.groups)):
             for there in range(TRITS_PER_BYTE):
                 for groups in range(LANES // 8):

@@ -103,7 +103,8 @@ class ValueCore(wiring.Component):
         m.submodules.beats = beats
         entry = front.entries.payload
         block = Value.cast(entry)[: BlockEntry.as_shape().size]
-        cut, missing = Signal(), Signal()
+        cut = Signal()
+        missing = Signal()
         m.d.comb += [
             cut.eq(front.words.valid & front.words.payload.cut),
             missing.eq(beats.r_rdy & beats.r_data[-1]),

@@ -86,12 +86,15 @@ class ValueOut(wiring.Component):
         m = Module()
         job, record, verdict = self.jobs.payload, self.records.payload, self.verdicts.payload
         channel_bits = (self.config.channels - 1).bit_length()
-        channel, following = Signal(channel_bits), Signal(channel_bits)
+        channel = Signal(channel_bits)
+        following = Signal(channel_bits)
         last_channel = Signal(channel_bits)
         m.d.comb += last_channel.eq(Cat(C(7, 3), self.channels))
 
         # Which channel, and whether it is its minimum's turn.
-        issue, second, affine = Signal(), Signal(), Signal()
+        issue = Signal()
+        second = Signal()
+        affine = Signal()
         place = Signal(range(BURST))
         m.submodules.minima = minima = memory.Memory(shape=16, depth=BURST, init=[])
         keep, recall = minima.write_port(), minima.read_port()
@@ -111,8 +114,11 @@ class ValueOut(wiring.Component):
                 with m.If(~second):
                     m.d.sync += channel.eq(following - BURST)
 
-        first, marked = Signal(init=1), Signal()
-        leaving, left_marked, settling = Signal(), Signal(), Signal(range(SETTLE + 1))
+        first = Signal(init=1)
+        marked = Signal()
+        leaving = Signal()
+        left_marked = Signal()
+        settling = Signal(range(SETTLE + 1))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [channel.eq(0), place.eq(0), second.eq(0)]
@@ -168,7 +174,8 @@ class ValueOut(wiring.Component):
             m.d.sync += beyond.eq(1)
 
         # The last results are on their way yet; then an element per transfer, a cycle for the memory before.
-        out_channel, out_following = Signal(channel_bits), Signal(channel_bits)
+        out_channel = Signal(channel_bits)
+        out_following = Signal(channel_bits)
         m.d.comb += [
             out_following.eq(out_channel),
             read.addr.eq(out_following),
@@ -206,7 +213,8 @@ class ValueOut(wiring.Component):
 
         # Cycle 2: what is multiplied. An exact group's scale is in its weights.
         field = minimum[10:15]
-        g, e = Signal(SCALE_BITS), Signal(5)
+        g = Signal(SCALE_BITS)
+        e = Signal(5)
         with m.If(job.exact):
             m.d.comb += e.eq(25)
         with m.Elif(is_second):
@@ -216,7 +224,8 @@ class ValueOut(wiring.Component):
         lanes_here = Signal(SUM_LANES)
         m.d.comb += lanes_here.eq(1 << lane)
         total = select((lanes_here[k], self.sums[k]) for k in range(SUM_LANES))
-        plus, minus = Signal(bits), Signal(bits)
+        plus = Signal(bits)
+        minus = Signal(bits)
         negative = minimum[15]
         m.d.comb += [
             plus.eq(Mux(is_second, Mux(negative, 0, job.total), total)),
@@ -225,7 +234,8 @@ class ValueOut(wiring.Component):
                     Mux(job.exact, PLANE_OFFSET * job.total, Mux(job.ternary, job.total, 0)))
             ),
         ]  # fmt: skip
-        number, negated = prefix_sum(m, plus, ~minus, bits + 1, "number", C(1, 1)), Signal()
+        number = prefix_sum(m, plus, ~minus, bits + 1, "number", C(1, 1))
+        negated = Signal()
         # The constant alone is negative.
         together = ripple_sum(m, e | ~e.any(), job.exponent, WEIGHT_EXPONENT_BITS + 1, "together")
         offset = C(-(25 + BIAS + self.config.weight_bits), signed(UNIT_BITS)).as_unsigned()

@@ -105,9 +105,13 @@ class ValueRows(wiring.Component):
 
         # The packet in work.
         ternary, exact, final, words, odd = (Signal(name=n) for n in ("ternary", "exact", "final", "words", "odd"))
-        rows, row = Signal(7), Signal(7)
-        step, plane = Signal(), Signal(range(PLANES))
-        marked, broken, ended = Signal(), Signal(), Signal()
+        row_count = Signal(7)
+        row = Signal(7)
+        step = Signal()
+        plane = Signal(range(PLANES))
+        marked = Signal()
+        broken = Signal()
+        ended = Signal()
 
         upper = self.channels[3]
         steps_end = step | ~upper if self.config.steps == 2 else C(1, 1)
@@ -138,7 +142,8 @@ class ValueRows(wiring.Component):
             m.next = following
 
         # The group that is complete, until the sums have been taken.
-        job, pending = Signal(self.jobs.payload.shape(), reset_less=True), Signal()
+        job = Signal(self.jobs.payload.shape(), reset_less=True)
+        pending = Signal()
         m.d.comb += [self.jobs.payload.eq(job), self.jobs.valid.eq(pending)]
         with m.If(self.jobs.valid & self.jobs.ready):
             m.d.sync += pending.eq(0)
@@ -179,7 +184,7 @@ class ValueRows(wiring.Component):
                 ternary.eq(~entry.exact & (header.format == KvFormat.V158)),
                 exact.eq(entry.exact),
                 final.eq(entry.final),
-                rows.eq(header.rows),
+                row_count.eq(header.rows),
                 odd.eq(entry.odd & ~entry.exact),
                 words.eq(~entry.exact & (entry.error == 0)),
                 marked.eq(0),
@@ -193,7 +198,8 @@ class ValueRows(wiring.Component):
                 with m.If(~entry.exact & (entry.error != 0)):
                     m.next = "LOST"
 
-        row_end, group_end = Signal(), Signal()
+        row_end = Signal()
+        group_end = Signal()
         with m.FSM():
             with m.State("ENTRY"):
                 begin()
@@ -209,21 +215,24 @@ class ValueRows(wiring.Component):
                     with m.If(broken):
                         m.next = "DRAIN"
             with m.State("ROWS"):
-                wrong, whole, run = Signal(), Signal(), Signal()
+                wrong = Signal()
+                whole = Signal()
+                run = Signal()
                 m.d.comb += [
                     row_end.eq(Mux(exact, at_scale, steps_end)),
-                    group_end.eq(row_end & Mux(exact, self.weights_last, row == rows)),
+                    group_end.eq(row_end & Mux(exact, self.weights_last, row == row_count)),
                     # A block's weights end with its rows; a run's last ones with the run; the list's with the list.
-                    whole.eq(steps_end & (self.weights_last != (row == rows)) | (self.weights_final != final)),
+                    whole.eq(steps_end & (self.weights_last != (row == row_count)) | (self.weights_final != final)),
                     run.eq(Mux(self.weights_last, self.weights_final != (final & window.ends), window.ends)),
                     wrong.eq(
                         self.there & ((self.weights_exact != exact) | Mux(exact, at_scale & window.there & run, whole))
                     ),
                     self.row_last.eq(steps_end),
-                    self.last.eq(steps_end & Mux(exact, (plane == PLANES - 1) & self.weights_last, row == rows)),
+                    self.last.eq(steps_end & Mux(exact, (plane == PLANES - 1) & self.weights_last, row == row_count)),
                     window.stay.eq(Mux(exact, window.ends, group_end)),
                 ]
-                go, free = Signal(), Signal()
+                go = Signal()
+                free = Signal()
                 m.d.comb += [
                     # A run's group is handed over with its last row, a block's once its end is seen.
                     free.eq(self.ready & ~(at_scale & group_end & pending)),

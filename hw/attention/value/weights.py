@@ -79,14 +79,18 @@ class WeightAligner(wiring.Component):
         write, read = store.write_port(), store.read_port()
         m.submodules.groups = groups = SyncFIFOBuffered(width=about.size, depth=GROUPS)
         # Places of the row that comes in and of the one that is read; the top bit tells a full ring from an empty one.
-        place, row = Signal(range(2 * depth)), Signal(range(2 * depth))
+        place = Signal(range(2 * depth))
+        row = Signal(range(2 * depth))
 
         # In.
         weight = self.i.payload
         full = (place ^ row) == depth
         significand, exponent, done = self._weight(m, full | ~groups.w_rdy)
-        count, largest = Signal(range(GROUP_ROWS)), Signal(WEIGHT_EXPONENT_BITS)
-        crowded, mixed, before = Signal(), Signal(), Signal()
+        count = Signal(range(GROUP_ROWS))
+        largest = Signal(WEIGHT_EXPONENT_BITS)
+        crowded = Signal()
+        mixed = Signal()
+        before = Signal()
         wrong = weight.value[15] | weight.value[10:15].all()
         wrong_scale = weight.exact & (weight.scale[15] | weight.scale[10:15].all())
         bad = Signal()
@@ -118,7 +122,8 @@ class WeightAligner(wiring.Component):
                 m.d.sync += [count.eq(0), largest.eq(0), mixed.eq(0), crowded.eq(0)]
 
         # Out.
-        group, following = data.View(about, groups.r_data), Signal(range(2 * depth))
+        group = data.View(about, groups.r_data)
+        following = Signal(range(2 * depth))
         m.d.comb += [
             following.eq(Mux(self.release, group.end, row) + (self.release | self.next)),
             read.addr.eq(following),
@@ -143,7 +148,8 @@ class WeightAligner(wiring.Component):
         steps = -(-SIGNIFICAND_BITS // DIGIT_BITS)
         width = steps * DIGIT_BITS
         step = Signal(range(steps + 1))
-        high, low = Signal(SIGNIFICAND_BITS, reset_less=True), Signal(width, reset_less=True)
+        high = Signal(SIGNIFICAND_BITS, reset_less=True)
+        low = Signal(width, reset_less=True)
         rest = Signal(width)
         partial = Signal(SIGNIFICAND_BITS + DIGIT_BITS)
         wide = len(partial)
@@ -165,7 +171,8 @@ class WeightAligner(wiring.Component):
         sticky = product[:9].any() | (long & product[9])
         rounded = Signal(SIGNIFICAND_BITS + 1)
         m.d.comb += rounded.eq(kept + (half & (sticky | kept[0])))
-        significand, exponent = Signal(SIGNIFICAND_BITS), Signal(WEIGHT_EXPONENT_BITS)
+        significand = Signal(SIGNIFICAND_BITS)
+        exponent = Signal(WEIGHT_EXPONENT_BITS)
         with m.If(weight.exact):
             m.d.comb += [
                 significand.eq(Mux(rounded[-1], 1 << SIGNIFICAND_BITS - 1, rounded)),

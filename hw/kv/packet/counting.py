@@ -56,8 +56,11 @@ class PrefixCount(wiring.Component):
         m = Module()
         header, scan = self.header, self.scan
         # ``ones`` starts at -1, as rows and channels are stored.
-        count, ones = Signal(9, reset_less=True), Signal(8, reset_less=True)
-        pair, both, scanned = Signal(2), Signal(), Signal()
+        count = Signal(9, reset_less=True)
+        ones = Signal(8, reset_less=True)
+        pair = Signal(2)
+        both = Signal()
+        scanned = Signal()
         expected = Mux(self.masking, Cat(C(7, 3), header.segment0), header.rows)
         last_word = Mux(self.masking, header.channels[3], add(m, header.span[:3], C(7, 3))[:3])
         counted = increment(m, ones, self.found)

@@ -124,7 +124,9 @@ class BlockFront(wiring.Component):
         beat, header, verdict = self.i.payload, self.header, self.verdict
         # The slice at work; ``at`` counts modulo the 16 bytes that packets are multiples of.
         slices = self.config.input_bits // SLICE
-        at, step, end = Signal(3), Signal(), Signal()
+        at = Signal(3)
+        step = Signal()
+        end = Signal()
         place = at[: ceil_log2(slices)]
         piece = Signal(SLICE)
         m.d.comb += [piece.eq(beat.data.word_select(place, SLICE)), end.eq(beat.last & place.all())]
@@ -182,7 +184,8 @@ class BlockFront(wiring.Component):
             self.record.eq(loader.record),
         ]
 
-        judged, sealing = Signal(), Signal()
+        judged = Signal()
+        sealing = Signal()
         centre, hold = self._behind(m, piece, counter.count, masked, loader.done, judged, sealing)
 
         def stop(code):
@@ -318,7 +321,8 @@ class BlockFront(wiring.Component):
         ]
         if not self.config.centre:
             return 0, self.hold
-        centre, added = Signal(), Signal()
+        centre = Signal()
+        added = Signal()
         formats = (KvFormat.K1, KvFormat.K2S, KvFormat.K2)
         m.d.comb += [
             centre.eq(header.format == KvFormat.CENTRE),

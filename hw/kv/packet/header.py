@@ -95,7 +95,8 @@ class HeaderRules(wiring.Component):
 
         # Only the last 1024 tokens can overflow: token + rows >= 2^20, or token + 64 span > 2^20.
         low = header.token[:6]
-        in_rows, in_span = Signal(), Signal(5)
+        in_rows = Signal()
+        in_span = Signal(5)
         m.d.comb += [
             in_rows.eq(add(m, header.token[:7], header.rows)[7]),
             in_span.eq(add(m, header.token[6:10], header.span, low.any())),

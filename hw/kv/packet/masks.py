@@ -74,7 +74,8 @@ class MaskQueue(wiring.Component):
         bits = ceil_log2(BLOCKS)
         # A bit more than an address: head and tail differ by `BLOCKS` when the queue is full.
         come, enter, leave = (Signal(bits + 1, name=name) for name in ("come", "enter", "leave"))
-        entering, leaving = Signal(bits + 1), Signal(bits + 1)
+        entering = Signal(bits + 1)
+        leaving = Signal(bits + 1)
         m.d.comb += [
             entering.eq(increment(m, enter, self.entered)),
             leaving.eq(increment(m, leave, self.left)),

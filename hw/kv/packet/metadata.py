@@ -60,7 +60,8 @@ class MetadataReader(wiring.Component):
         header = entry.header
         two = Signal()
         m.d.comb += two.eq(header.segment0 != header.channels)
-        error, bare = Signal(4), Signal()
+        error = Signal(4)
+        bare = Signal()
         verdict = self.verdicts.payload
         m.d.comb += [
             verdict.eq(entry),
@@ -73,7 +74,8 @@ class MetadataReader(wiring.Component):
                 m.d.sync += error.eq(code)
 
         # Mask and bitmap: bytes, their ones counted.
-        index, ones = Signal(6), Signal(10)
+        index = Signal(6)
+        ones = Signal(10)
         byte = word.data.word_select(index[:3], 8)
         counted = ones + sum(byte[k] for k in range(8))
         m.d.comb += [self.byte.eq(byte), self.byte_index.eq(index)]

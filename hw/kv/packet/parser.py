@@ -52,7 +52,8 @@ class PacketParser(wiring.Component):
         m = Module()
         beat, entry = self.i.payload, self.blocks.payload
         upper = Signal()  # the beat's lower word has been taken
-        take, end = Signal(), Signal()
+        take = Signal()
+        end = Signal()
         m.submodules.check = check = HeaderCheck(self.config)
         m.d.comb += [
             # A header is the lower word of its beat.

@@ -57,7 +57,10 @@ class RecordLoader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         header, piece, record = self.header, self.slice, self.record
-        segment, affine, bytes_, fields = Signal(), Signal(), Signal(), Signal()
+        segment = Signal()
+        affine = Signal()
+        bytes_ = Signal()
+        fields = Signal()
         second = Signal()  # the record's minimum comes next
         phase = self.channel[:3]
         m.d.comb += [
@@ -67,7 +70,9 @@ class RecordLoader(wiring.Component):
             fields.eq(header.metadata == KvMetadata.F6),
             self.last.eq((self.channel[3:] == header.channels) & phase.all()),
         ]
-        scale, minimum, used = Signal(), Signal(), Signal()
+        scale = Signal()
+        minimum = Signal()
+        used = Signal()
         straddling = bytes_ & ~phase[0]  # an even channel's minimum begins in the slice of its Q8 scale
         with m.If(fields):
             m.d.comb += used.eq((phase == 1) | (phase == 4) | (phase == 7))

@@ -108,9 +108,12 @@ class RowWindow(wiring.Component):
         geometry = self.geometry
         position = Signal(range(geometry.ternary_units))
         end = Signal(range(geometry.ternary_units + geometry.window_units + 1))
-        size, left = Signal(len(end)), Signal(len(end))
-        beyond, advance = Signal(), Signal()
-        last, both = Signal(), Signal()
+        size = Signal(len(end))
+        left = Signal(len(end))
+        beyond = Signal()
+        advance = Signal()
+        last = Signal()
+        both = Signal()
         exact = Signal()
         m.d.comb += [
             size.eq(Mux(self.ternary, geometry.ternary_units, geometry.units)),
@@ -149,7 +152,9 @@ class RowWindow(wiring.Component):
 
         # Pointers have a bit more than an address: they differ by `depth` when the buffer is full.
         tail = Signal(bits + 2 if geometry.narrow else bits + 1)
-        chunk, following, ahead = Signal(bits + 2), Signal(bits + 2), Signal(bits + 2)
+        chunk = Signal(bits + 2)
+        following = Signal(bits + 2)
+        ahead = Signal(bits + 2)
         write = Signal()
         rows = (tail[1:] if geometry.narrow else tail, chunk[1:])
         free = (rows[0][:-1] != rows[1][:-1]) | (rows[0][-1] == rows[1][-1])

@@ -50,7 +50,9 @@ class CentreStore(wiring.Component):
         m = Module()
         lanes = self.config.lanes
         bits = ceil_log2(lanes)
-        used, loaded, size = Signal(), Signal(), Signal(4, reset_less=True)
+        used = Signal()
+        loaded = Signal()
+        size = Signal(4, reset_less=True)
         with m.If(self.keep):
             m.d.sync += [used.eq(~used), loaded.eq(1), size.eq(self.channels)]
         m.d.comb += self.fits.eq(loaded & (size == self.channels))
@@ -101,7 +103,9 @@ class CentreAdder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        full, tag, step = Signal(), Signal(Tag, reset_less=True), Signal()
+        full = Signal()
+        tag = Signal(Tag, reset_less=True)
+        step = Signal()
         m.d.comb += [step.eq(~full | self.o.ready), self.i.ready.eq(step), self.o.valid.eq(full)]
         with m.If(step):
             m.d.sync += [full.eq(self.i.valid), tag.eq(self.i.payload.tag)]

@@ -75,7 +75,9 @@ class ChannelOrder(wiring.Component):
         ends = Array(Signal(rows, name=f"end{k}", reset_less=True) for k in range(2))
         lasts = Array(Signal(name=f"last{k}", reset_less=True) for k in range(2))
 
-        fill, taken, place = Signal(), Signal(), Signal(rows)
+        fill = Signal()
+        taken = Signal()
+        place = Signal(rows)
         m.d.comb += [
             self.i.ready.eq(~whole[fill]),
             taken.eq(self.i.valid & self.i.ready),
@@ -87,7 +89,9 @@ class ChannelOrder(wiring.Component):
                 m.d.sync += [fill.eq(~fill), whole[fill].eq(1), ends[fill].eq(place), lasts[fill].eq(tag.last)]
         words, addresses = self._store(m, place)
 
-        turn, end, full = Signal(), Signal(), Signal()
+        turn = Signal()
+        end = Signal()
+        full = Signal()
         step = ~full | self.o.ready
         m.d.comb += [
             self.read.eq(whole[turn] & step),
@@ -98,7 +102,9 @@ class ChannelOrder(wiring.Component):
         m.d.sync += self.beat.eq(self.next_beat)
         with m.If(step):
             m.d.sync += full.eq(self.read)
-        token_last, last, beat = Signal(reset_less=True), Signal(reset_less=True), Signal(rows, reset_less=True)
+        token_last = Signal(reset_less=True)
+        last = Signal(reset_less=True)
+        beat = Signal(rows, reset_less=True)
         with m.If(self.read):
             m.d.sync += [token_last.eq(end), last.eq(self.left), beat.eq(self.beat)]
             with m.If(end):
@@ -106,7 +112,8 @@ class ChannelOrder(wiring.Component):
         wanted, first = self._places(m, end)
 
         m.submodules.merge = merge = ChannelMerge(lanes)
-        mask, begin = Signal(lanes, reset_less=True), Signal(ceil_log2(lanes), reset_less=True)
+        mask = Signal(lanes, reset_less=True)
+        begin = Signal(ceil_log2(lanes), reset_less=True)
         m.d.comb += [merge.mask.eq(mask), merge.first.eq(begin)]
         with m.If(self.read):
             m.d.sync += [mask.eq(self.mask), begin.eq(first)]
@@ -157,7 +164,8 @@ class ChannelOrder(wiring.Component):
             here, moved = Cat(C(0, 1), size), size[:0]
         else:
             here, moved = size[ceil_log2(lanes // GROUP) :], size[: ceil_log2(lanes // GROUP)]
-        upper, lower = Signal(rows), Signal(rows)
+        upper = Signal(rows)
+        lower = Signal(rows)
         m.d.comb += [
             upper.eq(add(m, here[:rows], ~place, 1)),
             lower.eq(add(m, here[:rows], ~place)),
@@ -193,7 +201,9 @@ class ChannelOrder(wiring.Component):
             m.d.sync += before.eq(add(m, before, count) & (~end).replicate(rows + bits))
         first, row = before[:bits], before[bits:]
         stop = Signal(bits + 1)
-        following, under, over = Signal(rows), Signal(rows), Signal(rows)
+        following = Signal(rows)
+        under = Signal(rows)
+        over = Signal(rows)
         m.d.comb += [
             stop.eq(add(m, first, count)),
             following.eq(increment(m, row)),

@@ -57,7 +57,8 @@ class InverseRfft(wiring.Component):
 
         beat, plan = self.i.payload, self.i.payload.plan
         quarters = lanes // 4
-        inside, outside = Signal(), Signal()
+        inside = Signal()
+        outside = Signal()
         m.d.comb += [
             inside.eq(self.i.valid & plan.narrow),
             # Beside the transforms only what does not overtake them.
@@ -94,10 +95,13 @@ class InverseRfft(wiring.Component):
             m.d.sync += part.eq(Mux(last, 0, part + 1))
 
         # Out: quarters back to beats.
-        tag, out = Signal(Tag), self.o.payload
+        tag = Signal(Tag)
+        out = self.o.payload
         collected = Signal(range(quarters))
         kept = Signal(64 * (quarters - 1), reset_less=True)
-        beyond, bad, spoiled = Signal(), Signal(), Signal()
+        beyond = Signal()
+        bad = Signal()
+        spoiled = Signal()
         complete = Signal()
         elements = scatter.o.payload
         m.d.comb += [

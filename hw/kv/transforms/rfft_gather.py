@@ -41,7 +41,9 @@ class Gather(wiring.Component):
         quarter = self.i.payload
         # A transform is announced when it is complete, anything else at once.
         m.submodules.ready = ready = fifo.SyncFIFOBuffered(width=len(Value.cast(quarter.plain)), depth=DEPTH)
-        level, head, base = Signal(range(DEPTH + 1)), Signal(6), Signal(6)
+        level = Signal(range(DEPTH + 1))
+        head = Signal(6)
+        base = Signal(6)
         place = Signal(5)
         size = quarter.plain.size
         last_place = Signal(5)
@@ -60,7 +62,8 @@ class Gather(wiring.Component):
 
         segment = Plain(ready.r_data)
         index = Signal(5)
-        room, there = Signal(), Signal()
+        room = Signal()
+        there = Signal()
         slot = Signal(Slot, reset_less=True)
         final = ~segment.rfft | (index == (Const(4, 6) << segment.size) - 1)
         read = Signal()
@@ -106,7 +109,8 @@ class Gather(wiring.Component):
                 out.en.eq(read),
             ]
             words.append(out.data)
-        was_odd, was_zero = Signal(reset_less=True), Signal(reset_less=True)
+        was_odd = Signal(reset_less=True)
+        was_zero = Signal(reset_less=True)
         with m.If(read):
             m.d.sync += [was_odd.eq(odd), was_zero.eq(zero)]
         even = Cat(words[3], words[0], words[1], words[2])

@@ -103,7 +103,8 @@ class DftLevels(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entering = self.i.payload
-        step, inside = Signal(), Signal()
+        step = Signal()
+        inside = Signal()
         slots = Signal(self.latency)  # which are not empty; the first is the oldest
         free = ~slots[0] | self.o.ready
         plain = entering.slot.plain

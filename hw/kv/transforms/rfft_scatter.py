@@ -50,14 +50,18 @@ class Scatter(wiring.Component):
         got = self.i.payload
         rfft, size, index = got.slot.plain.rfft, got.slot.plain.size, got.slot.index
         m.submodules.ready = ready = fifo.SyncFIFOBuffered(width=5, depth=DEPTH)
-        level, base, tail = Signal(range(DEPTH + 1)), Signal(6), Signal(6)
-        taken, last_index = Signal(6), Signal(5)
+        level = Signal(range(DEPTH + 1))
+        base = Signal(6)
+        tail = Signal(6)
+        taken = Signal(6)
+        last_index = Signal(5)
         m.d.comb += [
             taken.eq(Mux(rfft, Const(4, 6) << size, 1)),
             last_index.eq(taken - 1),
         ]
         first, final = ~rfft | (index == 0), ~rfft | (index == last_index)
-        write, freed = Signal(), Signal()
+        write = Signal()
+        freed = Signal()
         spoiled = Signal()
         beyond = got.beyond | (spoiled & ~first)
         m.d.comb += [
@@ -84,7 +88,9 @@ class Scatter(wiring.Component):
         segment = ready.r_data
         place = Signal(5)
         done = ~segment[0] | (place == (Const(4, 6) << segment[1:3]) - 1)
-        there, room, read = Signal(), Signal(), Signal()
+        there = Signal()
+        room = Signal()
+        read = Signal()
         m.d.comb += [
             room.eq(~there | self.o.ready),
             read.eq(ready.r_rdy & room),

@@ -62,7 +62,8 @@ class InverseWht(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes = self.config.lanes
-        step, inside = Signal(), Signal()
+        step = Signal()
+        inside = Signal()
         slots = Signal(self.latency)  # which hold a beat; the first is the oldest
         free = ~slots[0] | self.o.ready
         m.d.comb += [

@@ -62,7 +62,8 @@ class BeatButterfly(wiring.Component):
         m = Module()
         # An output's operands are read a step before it leaves: the memory's read ports are the pipeline's registers.
         m.submodules.order_line = line = DelayLine(self.passed + 2, self.latency - 1)
-        subtract, later = Signal(reset_less=True), Signal(self.passed, reset_less=True)
+        subtract = Signal(reset_less=True)
+        later = Signal(self.passed, reset_less=True)
         add_next, subtract_next = line.o[0], line.o[1]
         m.d.comb += [line.i.eq(self.orders), line.step.eq(self.step), self.o_orders.eq(later)]
         with m.If(self.step):

@@ -72,7 +72,9 @@ class RecordStore(wiring.Component):
         # Channels modulo 128: of those that came and those that are done at most `depth` differ.
         depth = self.config.records
         bits = ceil_log2(depth)
-        came, done, following = Signal(7 - skip), Signal(7 - skip, reset_less=True), Signal(7 - skip)
+        came = Signal(7 - skip)
+        done = Signal(7 - skip, reset_less=True)
+        following = Signal(7 - skip)
         own = record.channel[0] == self.unit if units > 1 else 1
         here = record.channel[skip:]
         m.d.comb += [

@@ -21,7 +21,8 @@ WINDOW = 14 + GUARD
 
 def multiple_of(m: Module, code: Value, one_bit: Value, affine: Value, ternary: Value) -> tuple[Value, Value]:
     """What a code asks for: a multiple of the scale, or of its negative (on top of the minimum if ``affine``)."""
-    multiplier, negative = Signal(2), Signal()
+    multiplier = Signal(2)
+    negative = Signal()
     with m.If(one_bit):
         m.d.comb += [multiplier.eq(1), negative.eq(~code[0])]
     with m.Elif(affine):
@@ -112,7 +113,8 @@ class ValueArithmetic(wiring.Component):
         """|minimum + multiple| in the window, the larger operand's exponent, the sum's sign."""
         fraction, field = self.minimum[:10], self.minimum[10:15]
         minimum = Signal(11)
-        minimum_exponent, scale_exponent = Signal(5), Signal(5)
+        minimum_exponent = Signal(5)
+        scale_exponent = Signal(5)
         m.d.comb += [
             minimum.eq(Cat(fraction, field.any()) & self.affine.replicate(11)),
             minimum_exponent.eq(field | ~field.any()),
@@ -128,7 +130,8 @@ class ValueArithmetic(wiring.Component):
         zero = multiple == 0 if self.precomputed else self.multiplier == 0
         scale_first = Signal()
         m.d.comb += scale_first.eq(~self.affine | ~(above | zero))
-        larger, smaller = Signal(13), Signal(13)
+        larger = Signal(13)
+        smaller = Signal(13)
         m.d.comb += [
             larger.eq(Mux(scale_first, multiple, minimum)),
             smaller.eq(Mux(scale_first, minimum, multiple)),
@@ -137,7 +140,8 @@ class ValueArithmetic(wiring.Component):
         m.d.comb += subtract.eq(self.minimum[15] & self.affine)
         # In the sign of the larger.
         magnitude, flipped = aligned_sum(m, larger, smaller, shift, subtract, GUARD)
-        exponent, sign = Signal(5), Signal()
+        exponent = Signal(5)
+        sign = Signal()
         m.d.comb += [
             exponent.eq(Mux(scale_first, scale_exponent, minimum_exponent)),
             sign.eq((flipped ^ (subtract & ~scale_first)) | self.negative),
@@ -194,8 +198,12 @@ class ValueUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        header, code = self.header, Signal(2)
-        segment, ternary, one_bit, affine = Signal(), Signal(), Signal(), Signal()
+        header = self.header
+        code = Signal(2)
+        segment = Signal()
+        ternary = Signal()
+        one_bit = Signal()
+        affine = Signal()
         m.d.comb += [
             segment.eq(above(m, self.channel[3:], header.segment0)),
             ternary.eq(is_ternary(self.config, header)),
