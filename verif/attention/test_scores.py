@@ -76,8 +76,8 @@ def spoil(rng, found: KeyList, number: int) -> KvError:
         per_row = CONFIG.token_bytes(item.codes.shape[1]) if exact else item.header.row_bits // 8
         offset = 0 if exact else item.header.rows_offset
         kept = int(rng.integers(1, beats)) if beats > 1 else 1
-        while exact and kept * BUS_BYTES % per_row < BUS_BYTES:
-            kept += 1  # with a slot's last beat the run would merely be shorter
+        while exact and kept < beats and kept * BUS_BYTES % per_row < BUS_BYTES:
+            kept += 1  # with a slot's last beat the run would merely be shorter; a slot of one beat has no other
         if kept >= beats:
             return KvError.NONE
         rows = max(0, kept * BUS_BYTES - offset) // per_row
