@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs on first use; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo verilog sim synth density explore attention-cost kv-area test test-full fuzz mutation lint clean setup-gen setup-all
+.PHONY: help demo verilog sim synth density explore attention-cost kv-area alloc eval test test-full fuzz mutation lint clean setup-gen setup-all
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
@@ -35,6 +35,8 @@ make density   throughput per gate of the pre-aligned PEs, edges included, besid
 make explore   digit sets, lanes, widths, registers, accumulators of the pre-aligned tile; build/density/exploration.json
 make kv-area   the KV engine beside engines with arithmetic in every lane; build/synth/kv.json
 make attention-cost  gate-cycles of attention from codes against dequantizing; build/attention/report.json
+make alloc     widths for every channel of a KV cache from the loss: a plan; build/alloc/plan.safetensors, report.json
+make eval      what KV caches keep of a model's quality per stored bit, on several texts; build/eval/report.json
 make sim       every cocotb test in Verilator; JUnit XML in build/sim/
 make test      lint, unit tests and simulations: what CI runs
 make test-full everything, the largest builds too: nightly
@@ -85,6 +87,12 @@ explore: setup-gen
 
 attention-cost: setup-gen
 	@$(RUN) -m studies attention-cost $(if $(LIBERTY),--liberty "$(LIBERTY)") $(ARGS)
+
+alloc: setup-all
+	@$(RUN) -m gen alloc $(ARGS)
+
+eval: setup-all
+	@$(RUN) -m studies eval $(ARGS)
 
 sim: setup-all
 	@rm -rf build/sim/junit build/sim/junit.xml

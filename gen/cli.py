@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gen.pack.alloc import alloc
 from gen.pack.kv import kv_pack
 from gen.pack.weights import pack
 from shell import console
@@ -82,6 +83,7 @@ def synth(
 
 command(pack)
 command(kv_pack)
+command(alloc)
 
 
 @command

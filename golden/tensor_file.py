@@ -1,5 +1,6 @@
 """Safetensors files, whoever wrote them: what one holds, and a tensor at a time; every failure names the file."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-__all__ = ["TensorFile", "TensorInfo"]
+__all__ = ["TensorFile", "TensorInfo", "sorted_header"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,11 @@ class TensorFile:
                 yield file
         except SafetensorError as error:
             raise self._error(f"{self.path} is truncated or not a safetensors file: {error}") from error
+
+
+def sorted_header(data: bytes) -> bytes:
+    """The same file with the header's keys in order: the library writes the metadata in a random one."""
+    length = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]

@@ -60,8 +60,11 @@ def two_set_attention(
 
 
 @contextmanager
-def cached_attention(make_old: Callable[..., Old], *, sinks: int, recent: int):
-    """Context in which the model attends through a cache; ``make_old(layer, q, k, v)`` gives a layer's old tokens."""
+def cached_attention(make_old: Callable[..., Old], *, sinks: int, recent: int, model: torch.nn.Module | None = None):
+    """Context in which ``model`` (SmolLM2) attends through a cache.
+
+    ``make_old(layer, q, k, v)`` gives a layer's old tokens.
+    """
 
     def attention(module, query, key, value, _mask, scaling=None, **_kwargs):
         q, k, v = query[0], key[0], value[0]
@@ -69,5 +72,5 @@ def cached_attention(make_old: Callable[..., Old], *, sinks: int, recent: int):
         out = two_set_attention(q, k, v, old, sinks=sinks, recent=recent, scaling=scaling)
         return out.transpose(0, 1)[None], None
 
-    with attention_function(load_model(), "bitmosaic_cached", attention):
+    with attention_function(load_model() if model is None else model, "bitmosaic_cached", attention):
         yield

@@ -33,7 +33,7 @@ from golden.llm.perplexity import token_losses
 from golden.llm.text import text_hash, text_tokens
 from shell.output import write_file
 
-__all__ = ["DROPPED", "evaluate", "main", "window_loss"]
+__all__ = ["DROPPED", "evaluate", "jackknife", "kept_share", "main", "make_old", "window_loss"]
 
 DROPPED = "dropped"
 """Name of the row in which old tokens are not kept at all."""
@@ -44,7 +44,8 @@ PROTOCOL = 1
 """Changes when the same format would give another result."""
 
 
-def _make_old(fmt: CacheFormat | None) -> Callable[..., Old]:
+def make_old(fmt: CacheFormat | None) -> Callable[..., Old]:
+    """How old tokens are read through a format, for `cached_attention`; None drops them."""
     refined = fmt is not None and "attention" in (fmt.key.rounding, fmt.value.rounding)
     moments = model_moments() if refined else None
 
@@ -85,7 +86,7 @@ def window_loss(fmt: CacheFormat | None, start: int, tokens: int, sinks: int = 1
     """
     if fmt is not None:
         sinks, recent = fmt.sinks, fmt.recent
-    with cached_attention(_make_old(fmt), sinks=sinks, recent=recent):
+    with cached_attention(make_old(fmt), sinks=sinks, recent=recent):
         return token_losses(text_tokens(tokens, start)).mean().item()
 
 
@@ -135,8 +136,8 @@ def evaluate(
     pairs = []
     for better, plain in PAIRS.items():
         if better in losses and plain in losses:
-            gain, error = _jackknife(
-                lambda new, old, *ends: _kept(new, *ends) - _kept(old, *ends),
+            gain, error = jackknife(
+                lambda new, old, *ends: kept_share(new, *ends) - kept_share(old, *ends),
                 losses[better],
                 losses[plain],
                 exact,
@@ -155,13 +156,14 @@ def evaluate(
     return {"protocol": protocol, "rows": rows, "pairs": pairs}
 
 
-def _kept(loss: float, exact: float, dropped: float) -> float:
+def kept_share(loss: float, exact: float, dropped: float) -> float:
+    """What a format recovers of the perplexity that dropping loses, all three as losses in nats."""
     ppl, low, high = (math.exp(x) for x in (loss, exact, dropped))
     return (high - ppl) / (high - low)
 
 
-def _jackknife(function: Callable[..., float], *losses: list[float]) -> tuple[float, float | None]:
-    """`function` of the means over windows, and its standard error (None for one window): it is a ratio of means."""
+def jackknife(function: Callable[..., float], *losses: list[float]) -> tuple[float, float | None]:
+    """`function` of the means of ``losses`` over windows (a ratio), and its standard error; None for one window."""
 
     def without(left_out: int | None) -> float:
         chosen = [[x for j, x in enumerate(values) if j != left_out] for values in losses]
@@ -179,14 +181,14 @@ def quantizing_seconds(fmt: CacheFormat | None) -> float | None:
     if fmt is None or fmt.mode == "released" or fmt.key.code == fmt.value.code == "fp16":
         return None
     kv = capture_kv(TIMED_TOKENS)
-    make_old = _make_old(fmt)
+    old = make_old(fmt)
     start = time.process_time()
-    make_old(TIMED_LAYER, None, kv.k[TIMED_LAYER], kv.v[TIMED_LAYER])
+    old(TIMED_LAYER, None, kv.k[TIMED_LAYER], kv.v[TIMED_LAYER])
     return (time.process_time() - start) / TIMED_TOKENS
 
 
 def _row(name: str, fmt: CacheFormat | None, losses: list[float], exact: list[float], dropped: list[float]) -> dict:
-    kept, error = _jackknife(_kept, losses, exact, dropped)
+    kept, error = jackknife(kept_share, losses, exact, dropped)
     keys, values = (0.0, 0.0) if fmt is None else effective_bits(fmt, HEAD_DIM)
     return {
         "name": name,

@@ -15,7 +15,7 @@ from golden.kv.config import CacheFormat, KeyFormat, ValueFormat
 from golden.kv.pack import unpack_block
 from golden.kv.packed import KINDS, PackedCache, head_parts
 from golden.llm.store import payload_hash
-from golden.tensor_file import TensorFile
+from golden.tensor_file import TensorFile, sorted_header
 from shell.output import write_file
 
 __all__ = ["FORMAT", "VERSION", "CacheFileError", "Dump", "load_cache", "load_dump", "save_cache", "save_dump"]
@@ -48,14 +48,6 @@ def _hash(description: str, arrays: dict[str, np.ndarray]) -> str:
     )
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """The same file with the header's keys in order: the library writes the metadata in a random one."""
-    length = int.from_bytes(data[:8], "little")
-    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
 def save_cache(path: str | os.PathLike, cache: PackedCache) -> str:
     """Write a packed cache; the file appears whole or not at all. Returns the payload's SHA-256."""
     description = json.dumps({"shape": cache.shape, "format": asdict(cache.fmt)}, sort_keys=True)
@@ -69,7 +61,7 @@ def save_cache(path: str | os.PathLike, cache: PackedCache) -> str:
         "payload_sha256": digest,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_file(Path(path), _sorted_header(save(arrays, metadata)))
+    write_file(Path(path), sorted_header(save(arrays, metadata)))
     return digest
 
 
