@@ -155,6 +155,11 @@ class AttentionConfig:
         """Bits of an unsigned channel sum over a group."""
         return (255 * GROUP_ROWS * ((1 << self.weight_bits) - 1)).bit_length()
 
+    @property
+    def total_bits(self) -> int:
+        """Bits of the sum of a group's aligned probabilities."""
+        return (GROUP_ROWS * ((1 << self.weight_bits) - 1)).bit_length()
+
     def token_bytes(self, head_dim: int) -> int:
         """Bytes of an exact token's slot."""
         return exact_token_bytes(head_dim, "int8", BUS_BYTES)

@@ -1,17 +1,35 @@
 """Payloads of the attention cores' streams, and what their parts tell each other."""
 
 from amaranth import signed
-from amaranth.lib import data
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.arith.fp32_adder import FP32
 from hw.kv.layouts import ERROR_BITS, Header
 from spec.attention import BUS_BYTES, AttentionConfig
 from spec.kv_block import MAX_HEAD_DIM
 
-__all__ = ["UNIT_BITS", "Job", "Layout", "PacketBeat", "PacketEntry", "QueryElement", "RowsJob", "Score", "Weight"]
+__all__ = [
+    "UNIT_BITS",
+    "WEIGHT_EXPONENT_BITS",
+    "HeldQuery",
+    "Job",
+    "Layout",
+    "PacketBeat",
+    "PacketEntry",
+    "QueryElement",
+    "RowsJob",
+    "Score",
+    "SumsJob",
+    "Weight",
+]
 
 UNIT_BITS = 9
 """Signed exponents of units; every one that can occur lies well within."""
+
+
+WEIGHT_EXPONENT_BITS = 7
+"""Bits of l and L: at most 30 + 30 + 12."""
 
 
 class PacketBeat(data.Struct):
@@ -43,6 +61,33 @@ class Layout(data.Struct):
     segment0: 4
     transform0: 2
     transform1: 2
+
+
+class HeldQuery(wiring.Signature):
+    """A query as whoever multiplies with it sees it.
+
+    ``there``: it is ready, everything here holds; ``release``: it is no longer needed.
+
+    ``address``, ``exact``, ``value``: reads an element, transformed in storage order or (``exact``) aligned in channel
+    order; a cycle's latency. ``bits``: b of either segment (Q3). ``exponent``, ``poison``: of the alignment (Q1); a
+    query whose length is not the layout's is poisoned too, and one whose layout this build cannot do. ``layout``: its.
+    """
+
+    def __init__(self, config: AttentionConfig):
+        bits = config.transformed_bits
+        super().__init__(
+            {
+                "there": Out(1),
+                "release": In(1),
+                "address": In(range(config.channels)),
+                "exact": In(1),
+                "value": Out(signed(bits)),
+                "bits": Out(data.ArrayLayout(range(bits), 2)),
+                "exponent": Out(5),
+                "poison": Out(1),
+                "layout": Out(Layout),
+            }
+        )
 
 
 class QueryElement(data.Struct):
@@ -96,4 +141,26 @@ class Job(data.StructLayout):
         super().__init__(
             {"rows": RowsJob, "set": 1, "unit": UNIT_BITS, "poison": 1, "offset": bits}
             | ({"constant": bits, "constant_unit": UNIT_BITS} if config.minima else {})
+        )
+
+
+class SumsJob(data.StructLayout):
+    """A group is in the sums, or a packet had none: what :class:`hw.attention.value.results.ValueOut` has to know.
+
+    ``words``: the packet's words wait in the metadata reader. ``ternary``: digits minus 1; ``exact``: codes plus 128.
+    ``total`` Y, ``exponent`` L. ``set`` of the sums. ``marked``: nothing but the mark counts. ``final``: the list ends.
+    """
+
+    def __init__(self, config: AttentionConfig):
+        super().__init__(
+            {
+                "total": config.total_bits,
+                "exponent": WEIGHT_EXPONENT_BITS,
+                "set": 1,
+                "words": 1,
+                "ternary": 1,
+                "exact": 1,
+                "marked": 1,
+                "final": 1,
+            }
         )

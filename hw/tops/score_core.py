@@ -1,17 +1,11 @@
 """The score core as an AXI block."""
 
-from amaranth import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Out
 
 from hw.attention.score.core import ScoreCore
 from hw.attention.score.query_packet import QueryUnpacker
-from hw.axi.clocking import add_clock, ports
-from hw.axi.definitions import ADDRESS_BITS, load_map
-from hw.axi.lite import AxiLitePort
-from hw.axi.registers import AxiLiteRegisters
 from hw.axi.stream import AxiStreamPort
-from hw.tops.attention_ports import PacketPort, lists_under_way
+from hw.tops.attention_block import AttentionBlock, lists_under_way
 from spec.attention import QUERY_WORD_BITS, SCORE_DATA, SCORE_USER, AttentionConfig
 
 __all__ = ["ScoreCoreAxi"]
@@ -19,7 +13,7 @@ __all__ = ["ScoreCoreAxi"]
 SCORE_BITS = 64
 
 
-class ScoreCoreAxi(wiring.Component):
+class ScoreCoreAxi(AttentionBlock):
     """A :class:`hw.attention.score.core.ScoreCore` with AXI4-Stream data and AXI4-Lite control (docs/attention.md,
     section 11).
 
@@ -54,60 +48,31 @@ class ScoreCoreAxi(wiring.Component):
     """
 
     def __init__(self, config: AttentionConfig):
-        self.core = ScoreCore(config)
-        self.config = config
-        self._queries = AxiStreamPort("s", "queries", QUERY_WORD_BITS)
-        self._packets = PacketPort()
-        self._scores = AxiStreamPort("m", "scores", SCORE_BITS, user_bits=len(SCORE_USER))
-        self._control = AxiLitePort(ADDRESS_BITS)
-        super().__init__(ports(self._queries, self._packets, self._scores, self._control, irq=Out(1)))
+        queries = AxiStreamPort("s", "queries", QUERY_WORD_BITS)
+        scores = AxiStreamPort("m", "scores", SCORE_BITS, user_bits=len(SCORE_USER))
+        super().__init__(ScoreCore(config), "score_core", queries, scores)
 
     def elaborate(self, platform):
-        m = Module()
-        add_clock(m, self)
-        m.submodules.core = core = self.core
+        m, registers, queries, result = self.add_core()
+        core, config = self.core, self.config
+        self.add_packets(m, registers)
         m.submodules.unpacker = unpacker = QueryUnpacker()
-        m.submodules.registers = registers = AxiLiteRegisters(load_map("score_core"))
-        self._control.connect(m, self, registers.bus)
-        queries = self._queries.source(m, self)
+        wiring.connect(m, unpacker.layout, core.layout)
+        wiring.connect(m, unpacker.o, core.query)
+        score = core.o.payload
+        begins = core.layout.valid & core.layout.ready
+        ends = core.o.valid & core.o.ready & score.final
+        self.add_registers(m, registers, ends=ends, busy=lists_under_way(m, begins, ends, "queries"))
         m.d.comb += [
             unpacker.i.payload.data.eq(queries.p.data),
             unpacker.i.payload.last.eq(queries.p.last),
             unpacker.i.valid.eq(queries.valid),
             queries.ready.eq(unpacker.i.ready),
-        ]
-        wiring.connect(m, unpacker.layout, core.layout)
-        wiring.connect(m, unpacker.o, core.query)
-        beat, _ = self._packets.connect(m, self, core.i)
-        scores, score = self._scores.sink(m, self), core.o.payload
-        m.d.comb += [
-            *(scores.p.data[field.offset :][: field.width].eq(score[field.name]) for field in SCORE_DATA),
-            scores.p.last.eq(score.last),
-            *(scores.p.user[field.offset].eq(score[field.name]) for field in SCORE_USER),
-            scores.valid.eq(core.o.valid),
-            core.o.ready.eq(scores.ready),
-        ]
-        begins = core.layout.valid & core.layout.ready
-        ends = core.o.valid & core.o.ready & score.final
-        self._connect_registers(m, registers, beat, ends, lists_under_way(m, begins, ends, "queries"))
-        return m
-
-    def _connect_registers(self, m, registers, beat, done, busy):
-        core, config = self.core, self.config
-        clear = registers.control.clear_counters
-        m.d.comb += [
-            registers.build.channels.eq(config.channels),
+            *(result.data[field.offset :][: field.width].eq(score[field.name]) for field in SCORE_DATA),
+            *(result.user[field.offset].eq(score[field.name]) for field in SCORE_USER),
             registers.build.query_bits.eq(config.query_bits),
             registers.build.fold_bits.eq(config.fold_bits),
             registers.build.minima.eq(config.minima),
             registers.build.transforms.eq(sum(1 << code for code in {0, *config.parser.transforms})),
-            core.error_clear.eq(registers.control.clear),
-            registers.status.busy.eq(busy),
-            registers.error.code.eq(core.error),
-            registers.error.count.eq(core.error_count),
-            *(counter.count.clear.eq(clear) for counter in (registers.lists, registers.beats, registers.busy_cycles)),
-            registers.lists.count.increment.eq(done),
-            registers.beats.count.increment.eq(beat),
-            registers.busy_cycles.count.increment.eq(core.busy),
-            self.irq.eq(registers.irq_enable.error & ((core.error != 0) | (core.error_count != 0))),
         ]
+        return m

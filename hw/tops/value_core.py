@@ -1,16 +1,10 @@
 """The value core as an AXI block."""
 
-from amaranth import Module, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import Out
+from amaranth import Signal
 
 from hw.attention.value.core import ValueCore
-from hw.axi.clocking import add_clock, ports
-from hw.axi.definitions import ADDRESS_BITS, load_map
-from hw.axi.lite import AxiLitePort
-from hw.axi.registers import AxiLiteRegisters
 from hw.axi.stream import AxiStreamPort
-from hw.tops.attention_ports import PacketPort, lists_under_way
+from hw.tops.attention_block import AttentionBlock, lists_under_way
 from spec.attention import PACKET_USER, WEIGHT_DATA, AttentionConfig
 
 __all__ = ["ValueCoreAxi"]
@@ -19,7 +13,7 @@ WEIGHT_BITS = 32
 RESULT_BITS = 16
 
 
-class ValueCoreAxi(wiring.Component):
+class ValueCoreAxi(AttentionBlock):
     """A :class:`hw.attention.value.core.ValueCore` with AXI4-Stream data and AXI4-Lite control (docs/attention.md,
     section 11).
 
@@ -52,41 +46,31 @@ class ValueCoreAxi(wiring.Component):
     """
 
     def __init__(self, config: AttentionConfig):
-        self.core = ValueCore(config)
-        self.config = config
-        self._weights = AxiStreamPort("s", "weights", WEIGHT_BITS, user_bits=len(PACKET_USER))
-        self._packets = PacketPort()
-        self._results = AxiStreamPort("m", "results", RESULT_BITS, user_bits=1)
-        self._control = AxiLitePort(ADDRESS_BITS)
-        super().__init__(ports(self._weights, self._packets, self._results, self._control, irq=Out(1)))
+        weights = AxiStreamPort("s", "weights", WEIGHT_BITS, user_bits=len(PACKET_USER))
+        results = AxiStreamPort("m", "results", RESULT_BITS, user_bits=1)
+        super().__init__(ValueCore(config), "value_core", weights, results)
 
     def elaborate(self, platform):
-        m = Module()
-        add_clock(m, self)
-        m.submodules.core = core = self.core
-        m.submodules.registers = registers = AxiLiteRegisters(load_map("value_core"))
-        self._control.connect(m, self, registers.bus)
-        beat, packets_begin = self._packets.connect(m, self, core.i)
-        weights_begin = self._connect_weights(m)
-        results, result = self._results.sink(m, self), core.o.payload
-        m.d.comb += [
-            results.p.data.eq(result.value),
-            results.p.last.eq(result.last),
-            results.p.user.eq(result.marked),
-            results.valid.eq(core.o.valid),
-            core.o.ready.eq(results.ready),
-        ]
-        ends = core.o.valid & core.o.ready & result.last
+        m, registers, weights, result = self.add_core()
+        core = self.core
+        packets_begin = self.add_packets(m, registers)
+        weights_begin = self._connect_weights(m, weights)
+        ends = core.o.valid & core.o.ready & core.o.payload.last
         # What waits before the core has begun too: a new head dim would be that list's.
         busy = lists_under_way(m, packets_begin, ends, "packets") | lists_under_way(m, weights_begin, ends, "weights")
         busy = busy | core.i.valid | core.weights.valid
         refused = self._connect_head_dim(m, registers, busy)
-        self._connect_registers(m, registers, beat, ends, busy, refused)
+        self.add_registers(m, registers, ends=ends, busy=busy, refused=refused)
+        m.d.comb += [
+            result.data.eq(core.o.payload.value),
+            result.user.eq(core.o.payload.marked),
+            registers.build.weight_bits.eq(self.config.weight_bits),
+        ]
         return m
 
-    def _connect_weights(self, m):
+    def _connect_weights(self, m, outside):
         """Returns whether the first weight of a list passes."""
-        outside, core = self._weights.source(m, self), self.core
+        core = self.core
         weight = core.weights.payload
         first = Signal(init=1)
         taken = Signal()
@@ -116,24 +100,9 @@ class ValueCoreAxi(wiring.Component):
                 m.d.sync += channels.eq((wanted >> 3) - 1)
             with m.Else():
                 m.d.sync += refused.eq(1)
-        m.d.comb += [port.value.eq((channels + 1) << 3), self.core.channels.eq(channels)]
-        return refused
-
-    def _connect_registers(self, m, registers, beat, done, busy, refused):
-        core, config = self.core, self.config
-        clear = registers.control.clear_counters
-        wrong = (core.error != 0) | (core.error_count != 0) | refused
         m.d.comb += [
-            registers.build.channels.eq(config.channels),
-            registers.build.weight_bits.eq(config.weight_bits),
-            core.error_clear.eq(registers.control.clear),
-            registers.status.busy.eq(busy),
+            port.value.eq((channels + 1) << 3),
             registers.status.refused.eq(refused),
-            registers.error.code.eq(core.error),
-            registers.error.count.eq(core.error_count),
-            *(counter.count.clear.eq(clear) for counter in (registers.lists, registers.beats, registers.busy_cycles)),
-            registers.lists.count.increment.eq(done),
-            registers.beats.count.increment.eq(beat),
-            registers.busy_cycles.count.increment.eq(core.busy),
-            self.irq.eq(registers.irq_enable.error & wrong),
+            self.core.channels.eq(channels),
         ]
+        return refused

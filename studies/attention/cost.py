@@ -151,7 +151,7 @@ def _parts(config: AttentionConfig, lanes: tuple[int, ...], several: bool) -> di
             "score_out": lambda: ScoreOut(config),
             "weight_aligner": lambda: WeightAligner(config),
             "channel_sums": lambda: ChannelSums(config),
-            "value_out": lambda: ValueOut(config, ChannelSums(config).total_bits, ChannelSums(config).group_bits + 1),
+            "value_out": lambda: ValueOut(config),
         }
     return parts
 

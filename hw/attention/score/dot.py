@@ -8,7 +8,7 @@ from hw.arith.compressor import PipelinedTree, compress
 from hw.prealigned.pe import RedundantSum
 from spec.attention import LANES, AttentionConfig
 
-__all__ = ["QUAD", "DotArray", "TableWrite"]
+__all__ = ["QUAD", "DotArray", "DotSteps", "TableWrite", "TableWrites"]
 
 QUAD = 4
 """Neighbouring channels that share a table."""
@@ -28,6 +28,25 @@ class TableWrite(data.StructLayout):
         )
 
 
+class TableWrites(wiring.Signature):
+    """Entries on their way into the tables: ``entries`` are written where ``valid``."""
+
+    def __init__(self, config: AttentionConfig):
+        super().__init__({"entries": Out(TableWrite(config)), "valid": Out(1)})
+
+
+class DotSteps(wiring.Signature):
+    """What the array does in a cycle.
+
+    ``codes`` of 64 channels, ``half``: which, in builds for 128; ``set`` of tables. With ``step`` they are added: with
+    ``keep`` to the steps before, with ``shift`` to four times them, with neither to nothing.
+    """
+
+    def __init__(self):
+        codes = data.ArrayLayout(2, LANES)
+        super().__init__({"codes": Out(codes), **{name: Out(1) for name in ("half", "set", "step", "keep", "shift")}})
+
+
 class DotArray(wiring.Component):
     """``sum over 64 channels of (2 c - 3) z``, accumulated over steps; exact.
 
@@ -42,18 +61,12 @@ class DotArray(wiring.Component):
     ```
 
     One step per cycle. ``o`` carries a sum from ``latency`` cycles after its last step on, until after the next step.
-    ``keep`` adds to the steps before, ``shift`` to four times them; with neither a new sum begins. There are two sets
-    of tables: one can be written while the other is in use.
+    There are two sets of tables: one can be written while the other is in use.
 
     Members
     -------
-    write, write_valid : TableWrite, In
-    codes : In
-    half : In
-        Which 64 channels, in builds for 128.
-    set : In
-        Which tables.
-    step, keep, shift : In
+    tables : TableWrites, In
+    steps : DotSteps, In
     o : RedundantSum, Out
     """
 
@@ -63,14 +76,8 @@ class DotArray(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "write": In(TableWrite(config)),
-                "write_valid": In(1),
-                "codes": In(data.ArrayLayout(2, LANES)),
-                "half": In(1),
-                "set": In(1),
-                "step": In(1),
-                "keep": In(1),
-                "shift": In(1),
+                "tables": In(TableWrites(config)),
+                "steps": In(DotSteps()),
                 "o": Out(RedundantSum(config.score_bits)),
             }
         )
@@ -78,6 +85,7 @@ class DotArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
+        steps, write = self.steps, self.tables.entries
         count, width = LANES // QUAD, config.score_bits
         bits = config.fold_bits + 2
         several = config.steps == 2
@@ -86,20 +94,19 @@ class DotArray(wiring.Component):
         low, high = [], []
         for j in range(count):
             m.submodules[f"table{j}"] = table = memory.Memory(shape=bits, depth=2 * config.steps * ENTRIES, init=[])
-            write = self.write
             half = write.quad[number:] if several else C(0, 0)
             for last in range(2):
                 port = table.write_port()
                 m.d.comb += [
                     port.addr.eq(Cat(write.entry, C(last, 1), half, write.set)),
                     port.data.eq(write.minus if last else write.plus),
-                    port.en.eq(self.write_valid & (write.quad[:number] == j)),
+                    port.en.eq(self.tables.valid & (write.quad[:number] == j)),
                 ]
             for plane, rows in enumerate((low, high)):
                 port = table.read_port()
-                first, *others = (self.codes[QUAD * j + k][plane] for k in range(QUAD))
+                first, *others = (steps.codes[QUAD * j + k][plane] for k in range(QUAD))
                 m.d.comb += [
-                    port.addr.eq(Cat(*(first ^ other for other in others), self.half[:several], self.set)),
+                    port.addr.eq(Cat(*(first ^ other for other in others), steps.half[:several], steps.set)),
                     port.en.eq(1),
                 ]
                 negative = Signal(name=f"negative{plane}_{j}", reset_less=True)
@@ -113,7 +120,7 @@ class DotArray(wiring.Component):
         place = bits - 1 + count.bit_length() - 1
         rows[0] = Cat(rows[0], C(0, place - bits), C(-3, width - place))
         flags = Signal(3)
-        m.d.sync += flags.eq(Cat(self.keep, self.shift, self.step))
+        m.d.sync += flags.eq(Cat(steps.keep, steps.shift, steps.step))
         tree = PipelinedTree(m, rows, negatives, flags, width, ())
         keep, shift = tree.flags[0], tree.flags[1]
         total = Signal(width, reset_less=True)

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from spec.attention import AttentionConfig
 
-__all__ = ["QueryRfft", "bit_reversed", "rfft_place"]
+__all__ = ["QueryRfft", "bit_reversed", "rfft_place", "transform_members"]
 
 PHASES = 8
 
@@ -33,6 +33,35 @@ def rfft_place(index, size):
     return Mux(imaginary, size - k, k)[: len(size) - 1]
 
 
+def transform_members(config: AttentionConfig) -> dict[str, wiring.Member]:
+    """Of a transform in place in a memory.
+
+    start : In
+        Begin in the next cycle; ``size`` and ``base`` are stable from now on.
+    size, base : In
+        n = 16 .. 128, and the segment's first address.
+    done : Out
+        The last element is written in this cycle.
+    final : Out
+        What is written is a coefficient.
+    read_address, read_data, write_address, write_data, write : Out, In, Out, Out, Out
+        The memory; reads take a cycle.
+    """
+    address, size, element = range(config.channels), range(config.channels + 1), signed(config.transformed_bits)
+    return {
+        "start": In(1),
+        "size": In(size),
+        "base": In(size),
+        "done": Out(1),
+        "final": Out(1),
+        "read_address": Out(address),
+        "read_data": In(element),
+        "write_address": Out(address),
+        "write_data": Out(element),
+        "write": Out(1),
+    }
+
+
 class QueryRfft(wiring.Component):
     """Stages 2 m = 4 .. n of a real-valued FFT, decimation in time; stage 2, sums and differences, is the caller's.
 
@@ -54,36 +83,13 @@ class QueryRfft(wiring.Component):
 
     Members
     -------
-    start : In
-        Begin in the next cycle; ``size`` and ``base`` are stable from now on.
-    size, base : In
-        n = 16 .. 128, and the segment's first address.
-    done : Out
-        The last element is written in this cycle.
-    final : Out
-        What is written is a coefficient.
-    read_address, read_data, write_address, write_data, write : Out, In, Out, Out, Out
-        The memory; reads take a cycle.
+    Those of :func:`transform_members`.
     """
 
     def __init__(self, config: AttentionConfig):
         self.config = config
-        address = range(config.channels)
         self.wide = signed(config.transformed_bits)
-        super().__init__(
-            {
-                "start": In(1),
-                "size": In(range(config.channels + 1)),
-                "base": In(range(config.channels + 1)),
-                "done": Out(1),
-                "final": Out(1),
-                "read_address": Out(address),
-                "read_data": In(self.wide),
-                "write_address": Out(address),
-                "write_data": Out(self.wide),
-                "write": Out(1),
-            }
-        )
+        super().__init__(transform_members(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -13,7 +13,7 @@ from hw.attention.layouts import UNIT_BITS, Score
 from hw.prealigned.pe import RedundantSum
 from spec.attention import AttentionConfig
 
-__all__ = ["QUEUE", "ScoreOut", "ScoreTag"]
+__all__ = ["QUEUE", "ScoreOut", "ScoreRequests", "ScoreTag"]
 
 QUEUE = 16
 """Scores that may be under way or wait for the consumer."""
@@ -32,25 +32,46 @@ class ScoreTag(data.Struct):
     scale: 16
 
 
+class ScoreRequests(wiring.Signature):
+    """What scores are made of.
+
+    ``tag``, ``valid``: of the sum that is there now. ``unit``, ``offset``: log2 of the sums' unit, and what is added to
+    each; stable while they are under way. In builds with minima ``constant``, ``constant_unit``, ``constant_valid``:
+    what S5 adds from now on.
+
+    ``room``: another score may be sent off towards here, whether it arrives now or later; ``sent``: it has been, and
+    ``value_scale`` leaves beside it.
+    """
+
+    def __init__(self, config: AttentionConfig):
+        integer, unit = signed(config.constant_bits), signed(UNIT_BITS)
+        constant = {"constant": Out(integer), "constant_unit": Out(unit), "constant_valid": Out(1)}
+        super().__init__(
+            {
+                "tag": Out(ScoreTag),
+                "valid": Out(1),
+                "unit": Out(unit),
+                "offset": Out(integer),
+                "room": In(1),
+                "sent": Out(1),
+                "value_scale": Out(16),
+            }
+            | (constant if config.minima else {})
+        )
+
+
 class ScoreOut(wiring.Component):
     """Equations S4 and S5 of docs/attention.md: sums resolved, times their scale in exact rows, rounded once to FP32;
     K2's constant added.
 
     A score per cycle from packed rows; exact ones are multiplied by 4 bits of their scale per cycle and must be 4
-    cycles apart. The caller sends a score only while ``room``.
+    cycles apart.
 
     Members
     -------
-    i, tag, valid : In
-        A sum and what it is.
-    unit, offset : In
-        log2 of the sums' unit, and what is added to each; stable while they are under way.
-    constant, constant_unit, constant_valid : In
-        In builds with minima: what S5 adds from now on.
-    room : Out
-        Another score may be sent off towards here, whether it arrives now or later.
-    sent, value_scale : In
-        It has been; what leaves beside it.
+    sums : RedundantSum, In
+    requests : ScoreRequests, In
+        What becomes of them.
     bad_scale : Out
         A scale was negative or not finite.
     o : stream of Score, Out
@@ -60,17 +81,8 @@ class ScoreOut(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "i": In(RedundantSum(config.score_bits)),
-                "tag": In(ScoreTag),
-                "valid": In(1),
-                "unit": In(signed(UNIT_BITS)),
-                "offset": In(signed(config.constant_bits)),
-                "constant": In(signed(config.constant_bits)),
-                "constant_unit": In(signed(UNIT_BITS)),
-                "constant_valid": In(1),
-                "room": Out(1),
-                "sent": In(1),
-                "value_scale": In(16),
+                "sums": In(RedundantSum(config.score_bits)),
+                "requests": In(ScoreRequests(config)),
                 "bad_scale": Out(1),
                 "o": Out(stream.Signature(Score)),
             }
@@ -80,69 +92,45 @@ class ScoreOut(wiring.Component):
         m = Module()
         width = self.config.score_bits
         product_bits = width + SCALE_BITS
-        tag = self.tag
+        tag, requests = self.requests.tag, self.requests
         exact = tag.exact
 
         # Cycle 1: resolve.
         offset = Signal(signed(width))
-        m.d.comb += offset.eq(self.offset)
-        rows = compress(m, self.i.total, self.i.carry, offset.as_unsigned(), width, "resolve")
+        m.d.comb += offset.eq(requests.offset)
+        rows = compress(m, self.sums.total, self.sums.carry, offset.as_unsigned(), width, "resolve")
         total = Signal(signed(width))
         m.d.comb += total.eq(prefix_sum(m, *rows, width, "resolved"))
         number = Signal(signed(width), reset_less=True)
-        about = Signal(ScoreTag, reset_less=True)
+        held = Signal(ScoreTag, reset_less=True)
         valid = Signal()
         unit = Signal(signed(UNIT_BITS), reset_less=True)
         exponent = tag.scale[10:15]
         m.d.sync += valid.eq(0)
-        with m.If(self.valid):
-            m.d.sync += [valid.eq(1), number.eq(total), about.eq(tag)]
+        with m.If(requests.valid):
+            m.d.sync += [valid.eq(1), number.eq(total), held.eq(tag)]
             # S4: r - 1, r = max(exponent, 1) - 25
-            scaled = self.unit + (exponent | ~exponent.any()) - 26
-            m.d.sync += unit.eq(Mux(exact, scaled, self.unit))
+            scaled = requests.unit + (exponent | ~exponent.any()) - 26
+            m.d.sync += unit.eq(Mux(exact, scaled, requests.unit))
         constant = Signal()
         if self.config.minima:
-            m.d.sync += constant.eq(self.constant_valid)
-            with m.If(self.constant_valid):
-                m.d.sync += [number.eq(self.constant), unit.eq(self.constant_unit), about.exact.eq(0)]
+            m.d.sync += constant.eq(requests.constant_valid)
+            with m.If(requests.constant_valid):
+                m.d.sync += [number.eq(requests.constant), unit.eq(requests.constant_unit), held.exact.eq(0)]
 
-        # Exact rows: three digits of the scale, the highest first, each of two Booth digits.
-        digit = Signal(range(DIGITS + 1))
-        busy = digit != 0
-        product = Signal(signed(product_bits + 1), reset_less=True)
-        significand = Cat(about.scale[:10], about.scale[10:15].any(), C(0, 1))
-        bits = Signal(DIGIT_BITS + 1)
-        with m.Switch(digit):
-            for k in range(DIGITS):
-                with m.Case(k + 1):
-                    m.d.comb += bits.eq(Cat(C(0, 1), significand)[DIGIT_BITS * k : DIGIT_BITS * k + DIGIT_BITS + 1])
-            with m.Default():
-                pass
-        wide, rows, negatives = product_bits + 1, [(product << DIGIT_BITS).as_unsigned()[: product_bits + 1]], []
-        for k in range(DIGIT_BITS // 2):
-            multiple, negative = booth_row(Cat(number, number[-1]), bits[2 * k : 2 * k + 3])
-            row = Signal(wide, name=f"multiple{k}")
-            m.d.comb += row.eq(Cat(C(0, 2 * k), multiple[:-1], multiple[-2].replicate(wide)) ^ negative.replicate(wide))
-            rows.append(row)
-            negatives.append(negative)
-        rows = [row[:wide] for row in compress(m, *rows, wide, "product", negatives[0])]
-        more = prefix_sum(m, *rows, wide, "more", negatives[1])
-        with m.If(self.valid & exact):
-            m.d.sync += [digit.eq(DIGITS), product.eq(0)]
-        with m.Elif(busy):
-            m.d.sync += [digit.eq(digit - 1), product.eq(more)]
+        product, digit = self._product(m, number, held.scale)
         done = Signal()
         m.d.sync += done.eq(digit == 1)
 
         m.submodules.convert = convert = SignedToFp32(product_bits)
-        bad = about.exact & (about.scale[15] | about.scale[10:15].all())
-        passing = (valid & ~about.exact) | done
+        bad = held.exact & (held.scale[15] | held.scale[10:15].all())
+        passing = (valid & ~held.exact) | done
         m.d.comb += [
-            convert.i.eq(Mux(about.exact, product, number)),
+            convert.i.eq(Mux(held.exact, product, number)),
             convert.unit.eq(unit),
-            self.bad_scale.eq(passing & bad & ~about.marked),
+            self.bad_scale.eq(passing & bad & ~held.marked),
         ]
-        ready, flags = passing, Cat(about.marked | bad, about.last, about.final)
+        ready, flags = passing, Cat(held.marked | bad, held.last, held.final)
         result, latency = convert.o, convert.latency
         if self.config.minima:
             # S5: the constant comes out of the converter before the scores that it belongs to.
@@ -162,22 +150,56 @@ class ScoreOut(wiring.Component):
             m.d.sync += [after.eq(ready), kept.eq(flags)]
             ready, flags = after, kept
 
-        m.submodules.queue = queue = SyncFIFOBuffered(width=len(result.as_value()) + len(flags), depth=QUEUE)
-        # What needs no arithmetic goes straight to the end.
-        m.submodules.beside = beside = SyncFIFOBuffered(width=len(self.value_scale), depth=QUEUE)
+        self._queue(m, Cat(result.as_value(), flags), ready)
+        return m
+
+    def _product(self, m, number, scale):
+        """(An exact row's number times its scale, how many digits of the scale are left and the one at work.)"""
+        requests, wide = self.requests, self.config.score_bits + SCALE_BITS + 1
+        # Three digits of the scale, the highest first, each of two Booth digits.
+        digit = Signal(range(DIGITS + 1))
+        busy = digit != 0
+        product = Signal(signed(wide), reset_less=True)
+        significand = Cat(scale[:10], scale[10:15].any(), C(0, 1))
+        bits = Signal(DIGIT_BITS + 1)
+        with m.Switch(digit):
+            for k in range(DIGITS):
+                with m.Case(k + 1):
+                    m.d.comb += bits.eq(Cat(C(0, 1), significand)[DIGIT_BITS * k : DIGIT_BITS * k + DIGIT_BITS + 1])
+            with m.Default():
+                pass
+        rows, negatives = [(product << DIGIT_BITS).as_unsigned()[:wide]], []
+        for k in range(DIGIT_BITS // 2):
+            multiple, negative = booth_row(Cat(number, number[-1]), bits[2 * k : 2 * k + 3])
+            row = Signal(wide, name=f"multiple{k}")
+            m.d.comb += row.eq(Cat(C(0, 2 * k), multiple[:-1], multiple[-2].replicate(wide)) ^ negative.replicate(wide))
+            rows.append(row)
+            negatives.append(negative)
+        rows = [row[:wide] for row in compress(m, *rows, wide, "product", negatives[0])]
+        more = prefix_sum(m, *rows, wide, "more", negatives[1])
+        with m.If(requests.valid & requests.tag.exact):
+            m.d.sync += [digit.eq(DIGITS), product.eq(0)]
+        with m.Elif(busy):
+            m.d.sync += [digit.eq(digit - 1), product.eq(more)]
+        return product, digit
+
+    def _queue(self, m, score, valid):
+        """Scores and flags wait for the consumer; what needs no arithmetic has gone straight there."""
+        requests = self.requests
+        m.submodules.queue = queue = SyncFIFOBuffered(width=len(score), depth=QUEUE)
+        m.submodules.beside = beside = SyncFIFOBuffered(width=len(requests.value_scale), depth=QUEUE)
         room = Signal(range(QUEUE + 1), init=QUEUE)
         o = self.o.payload
-        m.d.sync += room.eq(room - self.sent + (self.o.valid & self.o.ready))
+        m.d.sync += room.eq(room - requests.sent + (self.o.valid & self.o.ready))
         m.d.comb += [
-            queue.w_data.eq(Cat(result.as_value(), flags)),
-            queue.w_en.eq(ready),
-            beside.w_data.eq(self.value_scale),
-            beside.w_en.eq(self.sent),
+            queue.w_data.eq(score),
+            queue.w_en.eq(valid),
+            beside.w_data.eq(requests.value_scale),
+            beside.w_en.eq(requests.sent),
             Cat(o.value.as_value(), o.marked, o.last, o.final).eq(queue.r_data),
             o.value_scale.eq(beside.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
             beside.r_en.eq(self.o.ready & queue.r_rdy),
-            self.room.eq(room != 0),
+            requests.room.eq(room != 0),
         ]
-        return m

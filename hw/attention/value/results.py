@@ -8,10 +8,8 @@ from hw.arith.adders import add_bit, booth_product, prefix_sum, ripple_sum, sele
 from hw.arith.fp32_adder import FP32
 from hw.arith.fp32_multiplier import Fp32ToFp16
 from hw.arith.fp32_normal import FiniteAdder, SignedToFp32
-from hw.attention.layouts import UNIT_BITS
-from hw.attention.value.channels import SUM_LANES
-from hw.attention.value.rows import SumsJob
-from hw.attention.value.weights import WEIGHT_EXPONENT_BITS
+from hw.attention.layouts import UNIT_BITS, WEIGHT_EXPONENT_BITS, SumsJob
+from hw.attention.value.channels import SUM_LANES, SumsReads
 from hw.kv.layouts import BlockEntry, Record
 from spec.attention import PLANE_OFFSET, AttentionConfig
 from spec.kv_formats import KvFormat
@@ -54,8 +52,7 @@ class ValueOut(wiring.Component):
         Head dim / 8 - 1; static.
     jobs : stream of SumsJob, In
         Taken when its sums have been read.
-    address, sums : Out, In
-        Of :class:`hw.attention.value.channels.ChannelSums`.
+    sums : SumsReads, Out
     grant : Out
         The metadata reader may start on a block.
     records : stream of Record, In
@@ -65,15 +62,13 @@ class ValueOut(wiring.Component):
     o : stream of Value, Out
     """
 
-    def __init__(self, config: AttentionConfig, total_bits: int, address_bits: int):
+    def __init__(self, config: AttentionConfig):
         self.config = config
-        self.total_bits = total_bits
         super().__init__(
             {
                 "channels": In(4),
-                "jobs": In(stream.Signature(SumsJob(total_bits))),
-                "address": Out(address_bits),
-                "sums": In(data.ArrayLayout(config.sum_bits, SUM_LANES)),
+                "jobs": In(stream.Signature(SumsJob(config))),
+                "sums": Out(SumsReads(config)),
                 "grant": Out(1),
                 "records": In(stream.Signature(Record)),
                 "verdicts": In(stream.Signature(BlockEntry)),
@@ -160,10 +155,15 @@ class ValueOut(wiring.Component):
 
         closes = job.final & (second | ~affine)
         total, here, complete = self._add(m, job, record, recall.data, channel, issue, second, first, closes)
+        self._send(m, last_channel, leaving, left_marked, settling, total, here, complete)
+        return m
+
+    def _send(self, m, last_channel, leaving, left_marked, settling, total, here, complete):
+        """A list's sums to FP16 results, and results to the consumer."""
         m.submodules.narrow = narrow = Fp32ToFp16()
         m.submodules.results = results = memory.Memory(shape=16, depth=self.config.channels, init=[])
         write, read = results.write_port(), results.read_port()
-        beyond = Signal()
+        saturated = Signal()
         m.d.comb += [
             narrow.i.eq(total),
             write.addr.eq(here),
@@ -171,30 +171,29 @@ class ValueOut(wiring.Component):
             write.en.eq(complete),
         ]
         with m.If(complete & narrow.saturated):
-            m.d.sync += beyond.eq(1)
+            m.d.sync += saturated.eq(1)
 
         # The last results are on their way yet; then an element per transfer, a cycle for the memory before.
-        out_channel = Signal(channel_bits)
-        out_following = Signal(channel_bits)
+        sent = Signal(len(last_channel))
+        following = Signal(len(last_channel))
         m.d.comb += [
-            out_following.eq(out_channel),
-            read.addr.eq(out_following),
+            following.eq(sent),
+            read.addr.eq(following),
             read.en.eq(1),
             self.o.payload.value.eq(read.data),
             self.o.payload.marked.eq(left_marked),
-            self.o.payload.last.eq(out_channel == last_channel),
+            self.o.payload.last.eq(sent == last_channel),
         ]
         with m.If(settling != 0):
             m.d.sync += settling.eq(settling - 1)
             with m.If(settling == 1):
-                m.d.comb += self.overflow.eq(beyond & ~left_marked)
-                m.d.sync += [left_marked.eq(left_marked | beyond), beyond.eq(0), self.o.valid.eq(1)]
+                m.d.comb += self.overflow.eq(saturated & ~left_marked)
+                m.d.sync += [left_marked.eq(left_marked | saturated), saturated.eq(0), self.o.valid.eq(1)]
         with m.If(self.o.valid & self.o.ready):
-            m.d.comb += out_following.eq(out_channel + 1)
-            m.d.sync += out_channel.eq(out_following)
+            m.d.comb += following.eq(sent + 1)
+            m.d.sync += sent.eq(following)
             with m.If(self.o.payload.last):
-                m.d.sync += [out_channel.eq(0), self.o.valid.eq(0), leaving.eq(0)]
-        return m
+                m.d.sync += [sent.eq(0), self.o.valid.eq(0), leaving.eq(0)]
 
     def _add(self, m, job, record, minimum, channel, issue, second, first, closes):
         """The pipeline from a channel's number to its running sum: (sum, channel, it is the list's of this channel)."""
@@ -207,7 +206,7 @@ class ValueOut(wiring.Component):
 
         # Cycle 1: reads the sums.
         lanes = SUM_LANES.bit_length() - 1
-        m.d.comb += self.address.eq(Cat(channel[lanes:], job.set))
+        m.d.comb += self.sums.address.eq(Cat(channel[lanes:], job.set))
         lane, is_second = register(channel[:lanes], "lane"), register(second, "is_second")
         scale, exponent = register(record.significand, "scale"), register(record.exponent, "scale_exponent")
 
@@ -223,7 +222,7 @@ class ValueOut(wiring.Component):
             m.d.comb += [g.eq(scale), e.eq(exponent)]
         lanes_here = Signal(SUM_LANES)
         m.d.comb += lanes_here.eq(1 << lane)
-        total = select((lanes_here[k], self.sums[k]) for k in range(SUM_LANES))
+        total = select((lanes_here[k], self.sums.sums[k]) for k in range(SUM_LANES))
         plus = Signal(bits)
         minus = Signal(bits)
         negative = minimum[15]
@@ -247,7 +246,7 @@ class ValueOut(wiring.Component):
         g, unit, negated = register(g, "g"), register(unit, "unit", signed(UNIT_BITS)), register(negated, "negated")
 
         # Cycle 3: the product, without its sign. Sums of 2-bit codes are shorter than those of exact tokens.
-        short = self.total_bits + 2
+        short = self.config.total_bits + 2
         width = max(bits, short + SCALE_BITS)
         product = register(
             Mux(job.exact, magnitude, booth_product(m, magnitude[:short], g, "scaled")), "product", width

@@ -7,18 +7,43 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import prefix_sum
 from hw.arith.compressor import compress
-from hw.attention.layouts import Weight
+from hw.arith.rounding import round_shift
+from hw.attention.layouts import WEIGHT_EXPONENT_BITS, Weight
 from spec.attention import GROUP_ROWS, AttentionConfig
 
-__all__ = ["WEIGHT_EXPONENT_BITS", "WeightAligner"]
+__all__ = ["AlignedWeights", "WeightAligner"]
 
 SIGNIFICAND_BITS = 11
-WEIGHT_EXPONENT_BITS = 7
-"""Bits of l and L: at most 30 + 30 + 12."""
 GROUPS = 3
 """Groups that wait, all of their weights stored."""
 DIGIT_BITS = 4
 """Bits of the scale that an exact row's product takes in per cycle."""
+
+
+class AlignedWeights(wiring.Signature):
+    """A group's weights, row by row.
+
+    ``there``: a whole group is stored, and all that follows is right; ``release``: it is done with. ``y``: P2 of the
+    current row, unsigned; ``last``: it is the group's last; ``next``: go on to the next. ``exponent``: L of the group.
+
+    ``exact``, ``final``, ``bad``: the group's rows are exact ones; it is its list's last; a weight was negative or not
+    finite, rows of both kinds, or too many rows.
+    """
+
+    def __init__(self, config: AttentionConfig):
+        super().__init__(
+            {
+                "there": Out(1),
+                "y": Out(config.weight_bits),
+                "last": Out(1),
+                "next": In(1),
+                "exponent": Out(WEIGHT_EXPONENT_BITS),
+                "exact": Out(1),
+                "final": Out(1),
+                "bad": Out(1),
+                "release": In(1),
+            }
+        )
 
 
 class WeightAligner(wiring.Component):
@@ -36,37 +61,12 @@ class WeightAligner(wiring.Component):
     Members
     -------
     i : stream of Weight, In
-    there : Out
-        A whole group is stored, and all that follows is right.
-    y : Out
-        P2 of the current row, unsigned; ``last``: it is the group's last.
-    next : In
-        Go on to the group's next row.
-    exponent : Out
-        L of the group.
-    exact, final, bad : Out
-        The group's rows are exact ones; it is its list's last; a weight was negative or not finite, rows of both kinds,
-        or too many rows.
-    release : In
-        The group is done with.
+    o : AlignedWeights, Out
     """
 
     def __init__(self, config: AttentionConfig):
         self.config = config
-        super().__init__(
-            {
-                "i": In(stream.Signature(Weight)),
-                "there": Out(1),
-                "y": Out(config.weight_bits),
-                "last": Out(1),
-                "next": In(1),
-                "exponent": Out(WEIGHT_EXPONENT_BITS),
-                "exact": Out(1),
-                "final": Out(1),
-                "bad": Out(1),
-                "release": In(1),
-            }
-        )
+        super().__init__({"i": In(stream.Signature(Weight)), "o": Out(AlignedWeights(config))})
 
     def elaborate(self, platform):
         m = Module()
@@ -125,16 +125,16 @@ class WeightAligner(wiring.Component):
         group = data.View(about, groups.r_data)
         following = Signal(range(2 * depth))
         m.d.comb += [
-            following.eq(Mux(self.release, group.end, row) + (self.release | self.next)),
+            following.eq(Mux(self.o.release, group.end, row) + (self.o.release | self.o.next)),
             read.addr.eq(following),
             read.en.eq(1),
-            groups.r_en.eq(self.release),
-            self.there.eq(groups.r_rdy),
-            self.exponent.eq(group.exponent),
-            self.exact.eq(group.exact),
-            self.final.eq(group.final),
-            self.bad.eq(group.bad),
-            self.last.eq(row == group.end),
+            groups.r_en.eq(self.o.release),
+            self.o.there.eq(groups.r_rdy),
+            self.o.exponent.eq(group.exponent),
+            self.o.exact.eq(group.exact),
+            self.o.final.eq(group.final),
+            self.o.bad.eq(group.bad),
+            self.o.last.eq(row == group.end),
         ]
         m.d.sync += row.eq(following)
         self._align(m, read.data, group.exponent)
@@ -187,13 +187,7 @@ class WeightAligner(wiring.Component):
         bits = self.config.weight_bits
         amount = Signal(WEIGHT_EXPONENT_BITS)
         m.d.comb += amount.eq(largest - weight.exponent + (SIGNIFICAND_BITS - bits))
-        value, sticky = Cat(C(0, 1), weight.significand), C(0, 1)  # bit 0 of value: one half
-        for k in range(4):
-            lost = Mux(amount[k], value[: 1 << k].any(), 0)
-            sticky = sticky | lost
-            value = Mux(amount[k], value >> (1 << k), value)
-        shifted = Signal(SIGNIFICAND_BITS + 1)
-        m.d.comb += shifted.eq(Mux(amount[4:].any(), 0, value))
+        floor, up = round_shift(m, weight.significand, amount[:4], "align")
         rounded = Signal(SIGNIFICAND_BITS + 1)
-        m.d.comb += rounded.eq(shifted[1:] + (shifted[0] & (sticky | shifted[1])))
-        m.d.comb += self.y.eq(Mux(rounded[bits:].any(), (1 << bits) - 1, rounded[:bits]))
+        m.d.comb += rounded.eq(Mux(amount[4:].any(), 0, floor + up))
+        m.d.comb += self.o.y.eq(Mux(rounded[bits:].any(), (1 << bits) - 1, rounded[:bits]))
