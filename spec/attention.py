@@ -127,7 +127,7 @@ class AttentionConfig:
 
     @property
     def parser(self) -> KvEngineConfig:
-        """What the KV engine's parser and metadata reader are built for: 128-bit beats, all scales."""
+        """What headers and metadata may be: 128-bit beats, all scales."""
         return KvEngineConfig(lanes=32, max_channels=self.channels, transforms=self.transforms, scale_bits=11)
 
     @property

@@ -66,7 +66,7 @@ class Layout(data.Struct):
 class HeldQuery(wiring.Signature):
     """A query as whoever multiplies with it sees it.
 
-    ``there``: it is ready, everything here holds; ``release``: it is no longer needed.
+    ``valid``: it is ready, everything here holds; ``release``: it is no longer needed.
 
     ``address``, ``exact``, ``value``: reads an element, transformed in storage order or (``exact``) aligned in channel
     order; a cycle's latency. ``bits``: b of either segment (Q3). ``exponent``, ``poison``: of the alignment (Q1); a
@@ -77,7 +77,7 @@ class HeldQuery(wiring.Signature):
         bits = config.transformed_bits
         super().__init__(
             {
-                "there": Out(1),
+                "valid": Out(1),
                 "release": In(1),
                 "address": In(range(config.channels)),
                 "exact": In(1),

@@ -1,21 +1,84 @@
 """The front of both cores: packets and runs of exact tokens to entries, words before the rows, and rows."""
 
-from amaranth import Module
+from functools import reduce
+from operator import xor
+
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attention.layouts import PacketBeat, PacketEntry
-from hw.kv.layouts import Beat, PrefixWord
-from hw.kv.packet.parser import PacketParser
+from hw.kv.layouts import ERROR_BITS, Beat, Header, PrefixWord
+from hw.kv.packet.header import HeaderRules, has_minima
 from spec.attention import BUS_BYTES, AttentionConfig
+from spec.kv_block import HEADER_CHECK
+from spec.kv_config import KvEngineConfig, KvError
+from spec.kv_formats import KvMetadata
 
-__all__ = ["PacketFront"]
+__all__ = ["HeaderCheck", "PacketFront"]
+
+WORD = 64
+
+
+class HeaderCheck(wiring.Component):
+    """Judges a whole header, its check included; combinational.
+
+    Parameters
+    ----------
+    config : KvEngineConfig
+
+    Members
+    -------
+    header : Header, In
+    error : Out
+        :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
+    words : Out
+        64-bit words of mask, bitmap and metadata; right only without an error.
+    """
+
+    def __init__(self, config: KvEngineConfig):
+        self.config = config
+        super().__init__({"header": In(Header), "error": Out(ERROR_BITS), "words": Out(7)})
+
+    def elaborate(self, platform):
+        m = Module()
+        header = self.header
+        size0, size = header.segment0, header.channels  # in groups of 8, minus 1
+        m.submodules.rules = rules = HeaderRules(self.config)
+        checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])
+        m.d.comb += [
+            rules.header.eq(header),
+            self.error.eq(Mux(checked == HEADER_CHECK, rules.error, KvError.HEADER)),
+        ]
+
+        # Metadata in units of 16 bits: 8 channels take 3, 4 or 8 for the scales, 8 for the minima.
+        groups, groups0 = size + 1, size0 + 1
+        scales = Signal(8)
+        with m.Switch(header.metadata):
+            with m.Case(KvMetadata.FP16):
+                m.d.comb += scales.eq(groups << 3)
+            with m.Case(KvMetadata.Q8):
+                m.d.comb += scales.eq(groups << 2)
+            with m.Default():
+                m.d.comb += scales.eq((groups << 2) - groups)
+        m.d.comb += self.words.eq(
+            (scales + 3)[2:]
+            + Mux(has_minima(self.config, header), groups0 << 1, 0)
+            + header.span
+            + Mux(size0 != size, 1 + size[3], 0)
+        )
+        return m
 
 
 class PacketFront(wiring.Component):
-    """The KV engine's parser for blocks; runs of exact tokens pass it by, as one entry and rows.
+    """Splits packets into three streams, in order, and resynchronizes at every TLAST.
 
-    Throughput: a beat per cycle in the rows, half a beat before them.
+    One entry per packet. A good header is followed by its words on ``words`` and by the packet's beats from the rows
+    on, padding included, on ``rows``; a run of exact tokens has no words. Beats hold two words: the first beat of the
+    rows may begin with a word that went to ``words`` (``odd`` in the entry). A bad header's packet is drained here
+    (``bare``); a packet that ends within the words has ``cut`` on its last word and no rows.
+
+    Throughput: a beat per cycle in the rows, half a beat before them. No storage.
 
     Parameters
     ----------
@@ -42,38 +105,57 @@ class PacketFront(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.parser = parser = PacketParser(self.config.parser)
-        i, entry, rows = self.i.payload, self.entries.payload, self.rows.payload
-        block = parser.blocks.payload
+        beat, entry = self.i.payload, self.entries.payload
+        upper = Signal()  # the beat's lower word has been taken
+        take = Signal()
+        end = Signal()
+        m.submodules.check = check = HeaderCheck(self.config.parser)
         m.d.comb += [
-            parser.i.payload.data.eq(i.data),
-            parser.i.payload.last.eq(i.last),
-            *(entry[name].eq(block[name]) for name in ("header", "error", "bare", "odd")),
-            entry.final.eq(i.final),
-            parser.blocks.ready.eq(self.entries.ready),
-            self.words.payload.eq(parser.words.payload),
-            self.words.valid.eq(parser.words.valid),
-            parser.words.ready.eq(self.words.ready),
-            rows.data.eq(i.data),
-            rows.last.eq(i.last),
-            parser.rows.ready.eq(self.rows.ready),
+            # A header is the lower word of its beat.
+            check.header.eq(beat.data[:WORD]),
+            entry.header.eq(beat.data[:WORD]),
+            entry.error.eq(check.error),
+            entry.bare.eq(check.error != 0),
+            entry.odd.eq(~check.words[0]),
+            entry.exact.eq(beat.exact),
+            entry.final.eq(beat.final),
+            end.eq(beat.last & upper),
+            self.words.payload.data.eq(Mux(upper, beat.data[WORD:], beat.data[:WORD])),
+            self.words.payload.cut.eq(end),
+            self.rows.payload.data.eq(beat.data),
+            self.rows.payload.last.eq(beat.last),
         ]
+        # A lower word alone leaves its beat in place: for the upper one, or for the rows.
+        m.d.sync += upper.eq(Mux(self.i.valid & self.i.ready, 0, upper | take))
+        with m.If(take & upper):
+            m.d.comb += self.i.ready.eq(1)
+        left = Signal(7)
         with m.FSM():
-            with m.State("BLOCK"):
-                with m.If(i.exact):
-                    m.d.comb += [self.entries.valid.eq(self.i.valid), entry.exact.eq(1)]
-                    m.d.comb += [entry.error.eq(0), entry.bare.eq(0), entry.odd.eq(0)]
-                    with m.If(self.i.valid & self.entries.ready):
-                        m.next = "RUN"
-                with m.Else():
-                    m.d.comb += [
-                        parser.i.valid.eq(self.i.valid),
-                        self.i.ready.eq(parser.i.ready),
-                        self.entries.valid.eq(parser.blocks.valid),
-                        self.rows.valid.eq(parser.rows.valid),
-                    ]
-            with m.State("RUN"):
+            with m.State("HEADER"):
+                m.d.comb += self.entries.valid.eq(self.i.valid)
+                m.d.sync += left.eq(check.words)
+                with m.If(self.i.valid & self.entries.ready):
+                    m.next = "ROWS"
+                    with m.If(~beat.exact):
+                        m.d.comb += take.eq(1)
+                        m.next = "WORDS"
+                        with m.If(check.error != 0):
+                            m.next = "DRAIN"
+            with m.State("WORDS"):
+                m.d.comb += self.words.valid.eq(self.i.valid)
+                with m.If(self.i.valid & self.words.ready):
+                    m.d.comb += take.eq(1)
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(end):
+                        m.next = "HEADER"
+                    with m.Elif(left == 1):
+                        m.next = "ROWS"
+            with m.State("ROWS"):
                 m.d.comb += [self.rows.valid.eq(self.i.valid), self.i.ready.eq(self.rows.ready)]
-                with m.If(self.i.valid & self.rows.ready & i.last):
-                    m.next = "BLOCK"
+                with m.If(self.i.valid & self.rows.ready & beat.last):
+                    m.next = "HEADER"
+            with m.State("DRAIN"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & beat.last):
+                    m.next = "HEADER"
         return m

@@ -25,10 +25,10 @@ class ByteWindow(wiring.Component):
     window : Out
     bytes : In
         Bytes of this step, 1..20.
-    there, short : Out
+    complete, short : Out
         They are all here; they never will be, the packet ends before.
     ends : Out
-        With ``there``: they end in the packet's last beat.
+        With ``complete``: they end in the packet's last beat.
     take, stay, refill : In
         Move on by ``bytes``; with ``stay`` not beyond the beat in which they end. With ``refill`` a used up beat goes.
     skip : In
@@ -46,7 +46,7 @@ class ByteWindow(wiring.Component):
                 "i": In(stream.Signature(Beat(width))),
                 "window": Out(8 * WINDOW_BYTES),
                 "bytes": In(range(WINDOW_BYTES + 1)),
-                "there": Out(1),
+                "complete": Out(1),
                 "short": Out(1),
                 "ends": Out(1),
                 "take": In(1),
@@ -73,15 +73,15 @@ class ByteWindow(wiring.Component):
             m.d.comb += narrower.eq(Mux(position[k], shifted >> (8 << k), shifted))
             shifted = narrower
         end = Signal(range(2 * BUS_BYTES + 1))
-        beyond = Signal()
+        crossing = Signal()
         used_up = position[-1]
         m.d.comb += [
             self.window.eq(shifted),
             end.eq(position + self.bytes),
-            beyond.eq(end > BUS_BYTES),
-            self.there.eq(self.held & ~used_up & (~beyond | (self.i.valid & ~self.held_last))),
-            self.short.eq(self.held & self.held_last & beyond),
-            self.ends.eq(Mux(beyond, beat.last, self.held_last)),
+            crossing.eq(end > BUS_BYTES),
+            self.complete.eq(self.held & ~used_up & (~crossing | (self.i.valid & ~self.held_last))),
+            self.short.eq(self.held & self.held_last & crossing),
+            self.ends.eq(Mux(crossing, beat.last, self.held_last)),
         ]
         advance = Signal()
         first = Cat(C(0, 3), self.half)
@@ -90,7 +90,7 @@ class ByteWindow(wiring.Component):
             m.d.sync += position.eq(Mux(self.start, first, 0))
         with m.Elif(self.take):
             m.d.sync += position.eq(end)
-            with m.If(beyond | ((end == BUS_BYTES) & ~self.stay & ~self.held_last)):
+            with m.If(crossing | ((end == BUS_BYTES) & ~self.stay & ~self.held_last)):
                 m.d.comb += advance.eq(1)
                 m.d.sync += position.eq(end - BUS_BYTES)
         with m.Elif(self.refill & used_up & self.held & ~self.held_last):

@@ -19,6 +19,7 @@ from gen.synth.liberty import Library, generic_library, load_library
 from gen.synth.recipe import QUICK, VARIANTS
 from gen.synth.run import SynthResult, synthesize
 from gen.verilog import to_verilog
+from hw.attention.metadata import MetadataReader
 from hw.attention.score.core import ScoreCore
 from hw.attention.score.dot import DotArray
 from hw.attention.score.fold import FoldUnit
@@ -29,7 +30,6 @@ from hw.attention.value.core import ValueCore
 from hw.attention.value.results import ValueOut
 from hw.attention.value.weights import WeightAligner
 from hw.kv.engine import KvDequantizer
-from hw.kv.packet.metadata import MetadataReader
 from shell.output import write_file
 from spec.attention import BUS_BYTES, LANES, PLANES, AttentionConfig
 from spec.kv_config import KvEngineConfig

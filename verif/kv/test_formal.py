@@ -7,8 +7,8 @@ import pytest
 
 from gen.verilog import to_verilog
 from gen.yosys import YosysError, run_yosys
+from hw.attention.packets import PacketFront
 from hw.kv.packet.front import BlockFront
-from hw.kv.packet.parser import PacketParser
 from hw.kv.packet.trits import TritDecoder
 from hw.streams.skid_buffer import SkidBuffer
 from spec.attention import AttentionConfig
@@ -18,12 +18,12 @@ FORMAL = Path(__file__).with_name("formal")
 BLOCKS = {
     "skid_buffer": lambda: SkidBuffer(4),
     "trit_decoder": TritDecoder,
-    "packet_parser": lambda: PacketParser(AttentionConfig().parser),
+    "packet_front": lambda: PacketFront(AttentionConfig()),
     "block_front": lambda: BlockFront(KvEngineConfig(lanes=16)),
 }
 INSIDE = {
     "skid_buffer": {"skid": "dut.skid"},
-    "packet_parser": {"state": "dut.fsm_state", "upper": "dut.upper"},
+    "packet_front": {"state": "dut.fsm_state", "upper": "dut.upper"},
     "block_front": {"state": "dut.fsm_state", "cut": "dut.cut", "sealed": "dut.sealed"},
 }
 """Wires of the claims that are connected to registers of the design."""
@@ -33,7 +33,7 @@ BROKEN = {
     # Another packet is taken on although the one before is not opened.
     "block_front": (r"(?<=assign)(.*)~ sealed;", r"\1 1'h1;"),
     # The header's word is taken although nobody took its entry.
-    "packet_parser": (r"(?<=assign)(.*)\bblocks__ready\b", r"\1 1'h1"),
+    "packet_front": (r"(?<=assign)(.*)\bentries__ready\b", r"\1 1'h1"),
 }
 """A change of the Verilog that a proof must not survive."""
 

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import add_bit
 from hw.attention.layouts import UNIT_BITS, HeldQuery, Job, PacketEntry
+from hw.attention.metadata import MetadataReader
 from hw.attention.score.dot import TableWrites
 from hw.attention.score.scaling import SCALE_BIAS, QueryScaler, Scale
 from hw.kv.layouts import ERROR_BITS, PrefixWord
-from hw.kv.packet.metadata import MetadataReader
 from spec.attention import AttentionConfig, AttentionError
 from spec.kv_config import KvError
 from spec.kv_formats import KvFormat, KvMetadata
@@ -104,7 +104,7 @@ class FoldUnit(wiring.Component):
                 m.d.sync += [position.eq(0), verdict.eq(0), error.eq(0), bare.eq(0)]
                 if config.minima:
                     m.d.sync += minima.eq(halved & ~entry.exact)
-                with m.If(self.entries.valid & query.there):
+                with m.If(self.entries.valid & query.valid):
                     m.d.sync += issuing.eq(1)
                     m.next = "SCALES"
             with m.State("SCALES"):

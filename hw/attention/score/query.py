@@ -119,7 +119,7 @@ class QueryUnit(wiring.Component):
                     with m.If(stored[0] + ~second != Cat(C(0, 3), groups0)):  # the mask's count
                         m.d.sync += held.poison.eq(1)
             with m.State("SEGMENT"):
-                m.next = "THERE"
+                m.next = "READY"
                 with m.If(transformed):
                     m.d.comb += transform.start.eq(1)
                     m.next = "TRANSFORM"
@@ -139,9 +139,9 @@ class QueryUnit(wiring.Component):
                     m.d.sync += segment.eq(1)
                     m.next = "SEGMENT"
                     with m.If(segment):
-                        m.next = "THERE"
-            with m.State("THERE"):
-                m.d.comb += held.there.eq(1)
+                        m.next = "READY"
+            with m.State("READY"):
+                m.d.comb += held.valid.eq(1)
                 m.d.sync += reported.eq(~held.release)
                 m.d.comb += self.bad.eq(held.poison & ~reported)
                 with m.If(held.release):
@@ -226,21 +226,21 @@ class QueryUnit(wiring.Component):
 
     def _scatter(self, m, write, second, stored, layout):
         """``rfft`` begins with its elements in bit-reversed order."""
-        for s, (there, base, size) in enumerate(self._segments(layout)):
+        for s, (fourier, base, size) in enumerate(self._segments(layout)):
             index = Signal(len(write.addr), name=f"index{s}")
             held = Signal(len(size), name=f"size{s}")
             m.d.comb += [index.eq(stored[s] - base), held.eq(size)]
             place = bit_reversed(m, index, held, f"reversed{s}")
-            with m.If((second == s) & there):
+            with m.If((second == s) & fourier):
                 m.d.comb += write.addr.eq(base + place)
 
     def _coefficients(self, m, read, layout):
         """Addresses in storage order to where ``rfft`` leaves its coefficients."""
         second = self.held.address >= Cat(C(0, 3), layout.segment0 + 1)
-        for s, (there, base, size) in enumerate(self._segments(layout)):
+        for s, (fourier, base, size) in enumerate(self._segments(layout)):
             index = Signal(len(self.held.address), name=f"coefficient{s}")
             m.d.comb += index.eq(self.held.address - base)
-            with m.If((second == s) & there):
+            with m.If((second == s) & fourier):
                 m.d.comb += read.addr.eq(base + rfft_place(index, size))
 
     def _impossible(self, m):

@@ -85,7 +85,7 @@ class ScoreRows(wiring.Component):
                 go = Signal()
                 m.d.comb += [
                     final.eq(end_of_row & Mux(rows.exact, window.ends, row == rows.rows)),
-                    go.eq(window.there & self.requests.room),
+                    go.eq(window.complete & self.requests.room),
                     window.take.eq(go),
                     window.stay.eq(final),
                     window.refill.eq(1),

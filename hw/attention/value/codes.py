@@ -74,11 +74,11 @@ class ValueCodes(wiring.Component):
         size = Signal(range(BYTES + 1))
         rest = Signal(range(TRITS_PER_BYTE))
         with m.Switch(Cat(left, self.groups)):
-            for there in range(TRITS_PER_BYTE):
+            for leftover in range(TRITS_PER_BYTE):
                 for groups in range(LANES // 8):
-                    missing = 8 * (groups + 1) - there
+                    missing = 8 * (groups + 1) - leftover
                     count = -(-missing // TRITS_PER_BYTE)
-                    with m.Case(there | groups << 3):
+                    with m.Case(leftover | groups << 3):
                         m.d.comb += [
                             size.eq(count),
                             rest.eq(count * TRITS_PER_BYTE - missing),
@@ -100,7 +100,7 @@ class ValueCodes(wiring.Component):
         chosen = Signal(TRITS_PER_BYTE)
         m.d.comb += chosen.eq((1 << left) & self.ternary.replicate(TRITS_PER_BYTE))
         for lane in range(LANES):
-            choices = [(chosen[there], digits[keep - there + lane]) for there in range(TRITS_PER_BYTE)]
+            choices = [(chosen[leftover], digits[keep - leftover + lane]) for leftover in range(TRITS_PER_BYTE)]
             pair = self.window[2 * lane : 2 * lane + 2]
             m.d.comb += self.codes[lane].eq(select([*choices, (~self.ternary, pair)]))
         return m

@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In
 
 from hw.attention.core import AttentionCore, add_queue
 from hw.attention.layouts import Weight
+from hw.attention.metadata import MetadataReader
 from hw.attention.value.channels import ChannelSums
 from hw.attention.value.results import Value as Element
 from hw.attention.value.results import ValueOut
 from hw.attention.value.rows import ValueRows
 from hw.attention.value.weights import WeightAligner
 from hw.kv.layouts import Beat, BlockEntry
-from hw.kv.packet.metadata import MetadataReader
 from spec.attention import BUS_BYTES, AttentionConfig
 from spec.kv_config import KvError
 

@@ -154,11 +154,11 @@ class ValueOut(wiring.Component):
                     m.d.sync += [leaving.eq(1), left_marked.eq(marked), marked.eq(0), settling.eq(SETTLE)]
 
         closes = job.final & (second | ~affine)
-        total, here, complete = self._add(m, job, record, recall.data, channel, issue, second, first, closes)
-        self._send(m, last_channel, leaving, left_marked, settling, total, here, complete)
+        total, target, complete = self._add(m, job, record, recall.data, channel, issue, second, first, closes)
+        self._send(m, last_channel, leaving, left_marked, settling, total, target, complete)
         return m
 
-    def _send(self, m, last_channel, leaving, left_marked, settling, total, here, complete):
+    def _send(self, m, last_channel, leaving, left_marked, settling, total, target, complete):
         """A list's sums to FP16 results, and results to the consumer."""
         m.submodules.narrow = narrow = Fp32ToFp16()
         m.submodules.results = results = memory.Memory(shape=16, depth=self.config.channels, init=[])
@@ -166,7 +166,7 @@ class ValueOut(wiring.Component):
         saturated = Signal()
         m.d.comb += [
             narrow.i.eq(total),
-            write.addr.eq(here),
+            write.addr.eq(target),
             write.data.eq(narrow.o),
             write.en.eq(complete),
         ]

@@ -167,8 +167,8 @@ class ValueRows(wiring.Component):
                         m.next = "LOST"
             with m.State("LOST"):
                 # With the list's last packet go its weights, whatever is left of them.
-                m.d.comb += weights.release.eq(weights.there & packet.final)
-                with m.If(~packet.final | (weights.there & weights.final)):
+                m.d.comb += weights.release.eq(weights.valid & packet.final)
+                with m.If(~packet.final | (weights.valid & weights.final)):
                     m.next = "DROPPED"
             with m.State("DROPPED"):
                 with m.If(~pending):
@@ -213,7 +213,7 @@ class ValueRows(wiring.Component):
             # A block's weights end with its rows; a run's last ones with the run; the list's with the list.
             whole.eq(steps_end & (weights.last != last_row) | (weights.final != packet.final)),
             run.eq(Mux(weights.last, weights.final != (packet.final & window.ends), window.ends)),
-            wrong.eq(weights.there & ((weights.exact != exact) | Mux(exact, at_scale & window.there & run, whole))),
+            wrong.eq(weights.valid & ((weights.exact != exact) | Mux(exact, at_scale & window.complete & run, whole))),
             step.row_last.eq(steps_end),
             step.last.eq(steps_end & Mux(exact, (place.plane == PLANES - 1) & weights.last, last_row)),
             window.stay.eq(Mux(exact, window.ends, group_end)),
@@ -226,7 +226,7 @@ class ValueRows(wiring.Component):
         steps_end, at_scale, row_end, group_end, wrong = ends
         fail, give_up, hand_over = outcomes
         # A run's group is handed over with its last row, a block's once its end is seen.
-        ready = window.there & weights.there & ~wrong & ~(at_scale & group_end & pending)
+        ready = window.complete & weights.valid & ~wrong & ~(at_scale & group_end & pending)
         go = Signal()
         m.d.comb += [
             go.eq(ready & sums.steps.ready),
@@ -254,7 +254,7 @@ class ValueRows(wiring.Component):
                 with m.If(window.ends):
                     m.d.sync += ended.eq(1)
                     m.next = "END"
-        with m.Elif(window.there & wrong):
+        with m.Elif(window.complete & wrong):
             give_up(AttentionError.WEIGHT, "DRAIN")
         with m.Elif(window.short):
             give_up(KvError.SHORT, "DRAIN")

@@ -23,7 +23,7 @@ DIGIT_BITS = 4
 class AlignedWeights(wiring.Signature):
     """A group's weights, row by row.
 
-    ``there``: a whole group is stored, and all that follows is right; ``release``: it is done with. ``y``: P2 of the
+    ``valid``: a whole group is stored, and all that follows is right; ``release``: it is done with. ``y``: P2 of the
     current row, unsigned; ``last``: it is the group's last; ``next``: go on to the next. ``exponent``: L of the group.
 
     ``exact``, ``final``, ``bad``: the group's rows are exact ones; it is its list's last; a weight was negative or not
@@ -33,7 +33,7 @@ class AlignedWeights(wiring.Signature):
     def __init__(self, config: AttentionConfig):
         super().__init__(
             {
-                "there": Out(1),
+                "valid": Out(1),
                 "y": Out(config.weight_bits),
                 "last": Out(1),
                 "next": In(1),
@@ -72,12 +72,12 @@ class WeightAligner(wiring.Component):
         m = Module()
         entry = data.StructLayout({"significand": SIGNIFICAND_BITS, "exponent": WEIGHT_EXPONENT_BITS})
         depth = 2 * GROUP_ROWS
-        about = data.StructLayout(
+        group_layout = data.StructLayout(
             {"end": range(2 * depth), "exponent": WEIGHT_EXPONENT_BITS, "exact": 1, "final": 1, "bad": 1}
         )
         m.submodules.store = store = memory.Memory(shape=entry, depth=depth, init=[])
         write, read = store.write_port(), store.read_port()
-        m.submodules.groups = groups = SyncFIFOBuffered(width=about.size, depth=GROUPS)
+        m.submodules.groups = groups = SyncFIFOBuffered(width=group_layout.size, depth=GROUPS)
         # Places of the row that comes in and of the one that is read; the top bit tells a full ring from an empty one.
         place = Signal(range(2 * depth))
         row = Signal(range(2 * depth))
@@ -95,7 +95,7 @@ class WeightAligner(wiring.Component):
         wrong_scale = weight.exact & (weight.scale[15] | weight.scale[10:15].all())
         bad = Signal()
         above = Signal(WEIGHT_EXPONENT_BITS)
-        came = data.View(about, groups.w_data)
+        entering = data.View(group_layout, groups.w_data)
         m.d.comb += [
             above.eq(Mux((significand != 0) & (exponent > largest), exponent, largest)),
             bad.eq(mixed | crowded | wrong | wrong_scale | ((count != 0) & (weight.exact != before))),
@@ -104,11 +104,11 @@ class WeightAligner(wiring.Component):
             write.data.exponent.eq(exponent),
             write.en.eq(done),
             self.i.ready.eq(done),
-            came.end.eq(place),
-            came.exponent.eq(above),
-            came.exact.eq(weight.exact),
-            came.final.eq(weight.final),
-            came.bad.eq(bad),
+            entering.end.eq(place),
+            entering.exponent.eq(above),
+            entering.exact.eq(weight.exact),
+            entering.final.eq(weight.final),
+            entering.bad.eq(bad),
             groups.w_en.eq(done & weight.last),
         ]
         with m.If(done):
@@ -122,14 +122,14 @@ class WeightAligner(wiring.Component):
                 m.d.sync += [count.eq(0), largest.eq(0), mixed.eq(0), crowded.eq(0)]
 
         # Out.
-        group = data.View(about, groups.r_data)
+        group = data.View(group_layout, groups.r_data)
         following = Signal(range(2 * depth))
         m.d.comb += [
             following.eq(Mux(self.o.release, group.end, row) + (self.o.release | self.o.next)),
             read.addr.eq(following),
             read.en.eq(1),
             groups.r_en.eq(self.o.release),
-            self.o.there.eq(groups.r_rdy),
+            self.o.valid.eq(groups.r_rdy),
             self.o.exponent.eq(group.exponent),
             self.o.exact.eq(group.exact),
             self.o.final.eq(group.final),

@@ -1,7 +1,6 @@
 """What a block's header says: is it legal here, and how many words come before the rows."""
 
 from functools import reduce
-from operator import xor
 
 from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -9,11 +8,11 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arith.ripple import above, add
 from hw.kv.layouts import ERROR_BITS, Header
-from spec.kv_block import HEADER_CHECK, VERSION
+from spec.kv_block import VERSION
 from spec.kv_config import KvEngineConfig, KvError
 from spec.kv_formats import KvFormat, KvMetadata
 
-__all__ = ["HeaderCheck", "HeaderRules", "has_minima", "is_ternary"]
+__all__ = ["HeaderRules", "has_minima", "is_ternary"]
 
 
 def _any(value, codes):
@@ -113,52 +112,4 @@ class HeaderRules(wiring.Component):
             m.d.comb += self.error.eq(KvError.CHANNELS)
         with m.Elif(Cat(misplaced).any()):
             m.d.comb += self.error.eq(KvError.TOKEN)
-        return m
-
-
-class HeaderCheck(wiring.Component):
-    """Judges a whole header, its check included; combinational.
-
-    Parameters
-    ----------
-    config : KvEngineConfig
-
-    Members
-    -------
-    header : Header, In
-    error : Out
-        :class:`KvError` code, 0 for a header that this build can serve; the lowest of several.
-    words : Out
-        64-bit words of mask, bitmap and metadata; right only without an error.
-    """
-
-    def __init__(self, config: KvEngineConfig):
-        self.config = config
-        super().__init__({"header": In(Header), "error": Out(ERROR_BITS), "words": Out(7)})
-
-    def elaborate(self, platform):
-        m = Module()
-        header = self.header
-        size0, size = header.segment0, header.channels  # in groups of 8, minus 1
-        m.submodules.rules = rules = HeaderRules(self.config)
-        checked = reduce(xor, [header.as_value()[k : k + 4] for k in range(0, 64, 4)])
-        m.d.comb += [
-            rules.header.eq(header),
-            self.error.eq(Mux(checked == HEADER_CHECK, rules.error, KvError.HEADER)),
-        ]
-
-        # Metadata in units of 16 bits: 8 channels take 3, 4 or 8 for the scales, 8 for the minima.
-        groups, groups0 = size + 1, size0 + 1
-        scales = Signal(8)
-        with m.Switch(header.metadata):
-            with m.Case(KvMetadata.FP16):
-                m.d.comb += scales.eq(groups << 3)
-            with m.Case(KvMetadata.Q8):
-                m.d.comb += scales.eq(groups << 2)
-            with m.Default():
-                m.d.comb += scales.eq((groups << 2) - groups)
-        affine = _any(header.format, (KvFormat.K2, KvFormat.V2))
-        m.d.comb += self.words.eq(
-            (scales + 3)[2:] + Mux(affine, groups0 << 1, 0) + header.span + Mux(size0 != size, 1 + size[3], 0)
-        )
         return m

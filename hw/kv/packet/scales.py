@@ -5,7 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.normalize import normalize
-from hw.arith.ripple import increment
+from hw.arith.ripple import above, increment
+from hw.kv.layouts import Header
+from hw.kv.packet.header import has_minima
 from spec.kv_config import KvEngineConfig
 from spec.kv_formats import KvMetadata
 
@@ -22,12 +24,10 @@ class ScaleDecoder(wiring.Component):
     -------
     whole, byte, field : In
         The scale's 16, 8 or 6 bits.
-    kind : In
-        :class:`KvMetadata` code.
-    exponent_code : In
-        E + 24.
-    transformed : In
-        Give the integer a.
+    header, channel : Header, In
+        Of the scale's block; number of its channel.
+    segment, affine, last : Out
+        The channel's segment; it has a minimum, too; it is the block's last channel.
     significand, exponent : Out
         ``significand * 2^(max(exponent, 1) - 25)`` (FP16's fields with the hidden bit put in), or in a transformed
         segment the integer ``significand``.
@@ -42,9 +42,11 @@ class ScaleDecoder(wiring.Component):
                 "whole": In(16),
                 "byte": In(8),
                 "field": In(6),
-                "kind": In(2),
-                "exponent_code": In(5),
-                "transformed": In(1),
+                "header": In(Header),
+                "channel": In(7),
+                "segment": Out(1),
+                "affine": Out(1),
+                "last": Out(1),
                 "significand": Out(11),
                 "exponent": Out(5),
                 "bad": Out(1),
@@ -53,19 +55,28 @@ class ScaleDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        raw, code = self.whole, self.exponent_code
+        header, raw = self.header, self.whole
+        transformed = Signal()
+        code = Mux(self.segment, header.exponent1, header.exponent0)
+        m.d.comb += [
+            self.segment.eq(above(m, self.channel[3:], header.segment0)),
+            self.affine.eq(has_minima(self.config, header) & ~self.segment),
+            self.last.eq((self.channel[3:] == header.channels) & self.channel[:3].all()),
+        ]
+        if self.config.transforms:
+            m.d.comb += transformed.eq(Mux(self.segment, header.transform1, header.transform0) != 0)
         leading = Cat(self.field[:4], self.field[4:].any())
         integer = Signal(8)
-        with m.If(self.kind == KvMetadata.F6):
+        with m.If(header.metadata == KvMetadata.F6):
             m.d.comb += integer.eq(Mux(self.field[5], Mux(self.field[4], leading << 2, leading << 1), leading)[:8])
         with m.Else():
             m.d.comb += integer.eq(self.byte)
 
         # To 11 bits, but no further than the exponent can pay for.
         shifted, left = normalize(m, Cat(integer, C(0, 3)), code)
-        fp16 = self.kind == KvMetadata.FP16
+        fp16 = header.metadata == KvMetadata.FP16
         field = raw[10:15]
-        with m.If(self.transformed):
+        with m.If(transformed):
             m.d.comb += self.significand.eq(integer)
             if self.config.scale_bits > 8:
                 with m.If(fp16):
