@@ -72,6 +72,8 @@ class KvDequantizer(wiring.Component):
         m.submodules.log = log = ErrorLog()
         wiring.connect(m, wiring.flipped(self.i), front.i)
         wiring.connect(m, front.rows, sequencer.rows)
+        wiring.connect(m, front.block, sequencer.block)
+        wiring.connect(m, front.token_list, sequencer.token_list)
         m.d.comb += [
             front.room.eq(tables.room),
             front.idle.eq(tables.idle),
@@ -84,15 +86,6 @@ class KvDequantizer(wiring.Component):
             tables.codes.eq(sequencer.codes),
             tables.read_set.eq(sequencer.set),
             tables.read.eq(sequencer.read),
-            front.opened.eq(sequencer.opened),
-            front.open_set.eq(sequencer.set),
-            sequencer.pending.eq(front.pending),
-            sequencer.header.eq(front.open_header),
-            sequencer.verdict.eq(front.verdict),
-            sequencer.list_row.eq(front.row),
-            sequencer.list_offset.eq(front.offset),
-            sequencer.list_strobe.eq(front.listed),
-            sequencer.list_set.eq(front.set),
         ]
 
         late, late_strobe = self._transform(m, self._elements(m, tables, sequencer), front)
@@ -154,15 +147,8 @@ class KvDequantizer(wiring.Component):
         m.submodules.queue = queue = MaskQueue(self.config)
         m.submodules.order = order = ChannelOrder(self.config)
         wiring.connect(m, elements, order.i)
+        wiring.connect(m, front.masks, queue.i)
         m.d.comb += [
-            queue.slice.eq(front.mask),
-            queue.index.eq(front.mask_index),
-            queue.write.eq(front.mask_write),
-            queue.note.eq(front.note),
-            queue.write_note.eq(front.write_note),
-            queue.push.eq(front.push),
-            front.hold.eq(~queue.room),
-            front.drained.eq(queue.empty),
             order.note.eq(queue.entering),
             queue.entered.eq(order.entered),
             queue.next_beat.eq(order.next_beat),
@@ -175,16 +161,11 @@ class KvDequantizer(wiring.Component):
         m.submodules.centre = centre = CentreStore(self.config)
         m.submodules.adder = adder = CentreAdder(self.config)
         wiring.connect(m, order.o, adder.i)
+        wiring.connect(m, front.centre, centre.i)
         with m.If(order.read):
             m.d.sync += adder.add.eq(queue.add)
         m.d.comb += [
             front.add_centre.eq(self.add_centre),
-            front.centre_fits.eq(centre.fits),
-            centre.number.eq(front.number),
-            centre.channel.eq(front.record.channel),
-            centre.write.eq(front.write_number),
-            centre.channels.eq(front.header.channels),
-            centre.keep.eq(front.keep_centre),
             centre.beat.eq(order.beat),
             centre.read.eq(order.read),
             adder.centre.eq(centre.values),

@@ -1,6 +1,7 @@
 """Payloads that the blocks of the KV dequant engine exchange."""
 
-from amaranth.lib import data
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
 
 from spec.kv_block import HEADER
 
@@ -13,6 +14,7 @@ __all__ = [
     "Header",
     "Plan",
     "PrefixWord",
+    "ReadBlock",
     "Record",
     "RecordWrite",
     "Tag",
@@ -64,7 +66,6 @@ class Record(data.Struct):
     exponent: 5
     minimum: 16
     segment: 1
-    last: 1
 
 
 class RecordWrite(data.Struct):
@@ -87,6 +88,19 @@ class Verdict(data.Struct):
     error: ERROR_BITS
     bare: 1
     odd: 1
+
+
+class ReadBlock(wiring.Signature):
+    """A block on its way from the front to its rows.
+
+    ``pending``: it is ready to be opened, with this ``verdict``; ``opened``: it is. ``header`` of ``set``, a cycle
+    later.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {"pending": Out(1), "verdict": Out(Verdict), "opened": In(1), "set": In(1), "header": Out(Header)}
+        )
 
 
 class Tag(data.Struct):

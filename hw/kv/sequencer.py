@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arith.ripple import increment
-from hw.kv.layouts import ERROR_BITS, Beat, Beside, Header, Plan, Verdict
+from hw.kv.layouts import ERROR_BITS, Beat, Beside, Plan, ReadBlock
 from hw.kv.packet.header import is_ternary
 from hw.kv.packet.rows import RowWindow
-from hw.kv.packet.tokens import TokenIndex
+from hw.kv.packet.tokens import TokenIndex, TokenList
 from hw.kv.values.codes import CodeSelect
 from spec.kv_config import KvEngineConfig, KvError
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
@@ -29,19 +29,13 @@ class RowSequencer(wiring.Component):
 
     Members
     -------
-    pending : In
-        Blocks are waiting or in work.
-    header, verdict : In
-        Of block ``set``, a cycle after ``set`` and its verdict's arrival.
+    block, token_list : ReadBlock, In; TokenList, In
+        Of :class:`hw.kv.packet.front.BlockFront`.
     rows : stream of Beat(4 * lanes), In
     beat, codes, set, read : Out
         A read of the value tables; blocks count modulo 4. Their output belongs to ``o`` in the cycles after it.
     o : stream of Beside(lanes), Out
         Beside the tables' output; the plan is zero in builds without a transform.
-    list_row, list_offset, list_strobe, list_set : In
-        Tokens of the block to come, for :class:`TokenIndex`.
-    opened : Out
-        The pending block is taken on: the other set is free.
     error, error_strobe : Out
         :class:`KvError` of the block.
     """
@@ -51,20 +45,14 @@ class RowSequencer(wiring.Component):
         self.beat_bits = ceil_log2(config.max_channels // config.lanes)
         super().__init__(
             {
-                "pending": In(1),
-                "header": In(Header),
-                "verdict": In(Verdict),
+                "block": In(ReadBlock()),
+                "token_list": In(TokenList()),
                 "rows": In(stream.Signature(Beat(config.input_bits))),
                 "beat": Out(self.beat_bits),
                 "codes": Out(data.ArrayLayout(2, config.lanes)),
                 "set": Out(1),
                 "read": Out(1),
                 "o": Out(stream.Signature(Beside(config.lanes))),
-                "list_row": In(7),
-                "list_offset": In(9),
-                "list_strobe": In(1),
-                "list_set": In(1),
-                "opened": Out(1),
                 "error": Out(ERROR_BITS),
                 "error_strobe": Out(1),
             }
@@ -73,11 +61,12 @@ class RowSequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes = self.config.lanes
-        header, verdict = self.header, self.verdict
+        header, verdict = self.block.header, self.block.verdict
         m.submodules.window = window = RowWindow(self.config)
         m.submodules.select = select = CodeSelect(self.config)
         m.submodules.tokens = tokens = TokenIndex()
         wiring.connect(m, wiring.flipped(self.rows), window.i)
+        wiring.connect(m, wiring.flipped(self.token_list), tokens.i)
 
         # Where this beat stands, in groups of 8 channels.
         beat = self.beat
@@ -96,10 +85,7 @@ class RowSequencer(wiring.Component):
             window.units.eq(select.units),
             select.window.eq(window.window),
             self.codes.eq(select.codes),
-            tokens.row.eq(self.list_row),
-            tokens.offset.eq(self.list_offset),
-            tokens.write.eq(self.list_strobe),
-            tokens.write_set.eq(self.list_set),
+            self.block.set.eq(self.set),
             tokens.first.eq(header.token),
             tokens.sparse.eq(header.span != 0),
             tokens.read.eq(self.read),
@@ -140,7 +126,7 @@ class RowSequencer(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 # What belongs to `set` is at the memories' outputs a cycle after it.
-                with m.If(self.pending):
+                with m.If(self.block.pending):
                     m.next = "OPEN"
             with m.State("OPEN"):
                 m.d.comb += [window.odd.eq(verdict.odd)]
@@ -152,7 +138,7 @@ class RowSequencer(wiring.Component):
                         m.d.sync += [there.eq(1), tag.token_last.eq(1), tag.last.eq(1)]
                         if self.config.transforms:
                             m.d.sync += beside.plan.eq(0)
-                        m.d.comb += self.opened.eq(1)
+                        m.d.comb += self.block.opened.eq(1)
                         with m.If(verdict.bare):
                             finish()
                         with m.Else():
@@ -162,10 +148,10 @@ class RowSequencer(wiring.Component):
                         # The packet's first chunk here is the last word before the rows.
                         m.d.comb += window.skip.eq(window.held)
                         with m.If(window.held):
-                            m.d.comb += [window.open.eq(1), self.opened.eq(1)]
+                            m.d.comb += [window.open.eq(1), self.block.opened.eq(1)]
                             m.next = "ROWS"
                     with m.Else():
-                        m.d.comb += [window.open.eq(1), self.opened.eq(1)]
+                        m.d.comb += [window.open.eq(1), self.block.opened.eq(1)]
                         m.next = "ROWS"
             with m.State("ROWS"):
                 with m.If(room & (window.there | window.ended)):

@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 from hw.arith.ripple import increment
 from spec.kv_config import KvEngineConfig
 
-__all__ = ["BlockNote", "MaskQueue"]
+__all__ = ["BlockNote", "MaskQueue", "MaskWrites"]
 
 BLOCKS = 4
 """On their way at a time: at the front, at the sequencer, in transforms and in the token buffer."""
@@ -23,6 +23,29 @@ class BlockNote(data.Struct):
     add: 1
 
 
+class MaskWrites(wiring.Signature):
+    """How the front fills the queue.
+
+    ``slice``, ``index``, ``write``: bits ``16 * index`` and following of the mask of the block to come. ``note``,
+    ``write_note``: its note. ``push``: it is on its way. ``room``: another block may come; ``empty``: none is on its
+    way.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "slice": Out(SLICE),
+                "index": Out(3),
+                "write": Out(1),
+                "note": Out(BlockNote),
+                "write_note": Out(1),
+                "push": Out(1),
+                "room": In(1),
+                "empty": In(1),
+            }
+        )
+
+
 class MaskQueue(wiring.Component):
     """A queue of blocks' masks and notes, read at two places: where tokens enter the buffer, and where they leave it.
 
@@ -30,13 +53,7 @@ class MaskQueue(wiring.Component):
 
     Members
     -------
-    slice, index, write : In
-        Bits ``16 * index`` and following of the mask of the block to come.
-    note, write_note : BlockNote, In; In
-    push : In
-        The block to come is on its way.
-    room, empty : Out
-        Another block may come; none is on its way.
+    i : MaskWrites, In
     entering, entered : BlockNote, Out; In
         Note of the block at the buffer's entrance; its last beat enters.
     next_beat, beat, left : In
@@ -50,14 +67,7 @@ class MaskQueue(wiring.Component):
         beats = ceil_log2(config.max_channels // config.lanes)
         super().__init__(
             {
-                "slice": In(SLICE),
-                "index": In(3),
-                "write": In(1),
-                "note": In(BlockNote),
-                "write_note": In(1),
-                "push": In(1),
-                "room": Out(1),
-                "empty": Out(1),
+                "i": In(MaskWrites()),
                 "entering": Out(BlockNote),
                 "entered": In(1),
                 "next_beat": In(beats),
@@ -79,17 +89,17 @@ class MaskQueue(wiring.Component):
         m.d.comb += [
             entering.eq(increment(m, enter, self.entered)),
             leaving.eq(increment(m, leave, self.left)),
-            self.room.eq((come[:bits] != leave[:bits]) | (come[bits] == leave[bits])),
-            self.empty.eq(come == leave),
+            self.i.room.eq((come[:bits] != leave[:bits]) | (come[bits] == leave[bits])),
+            self.i.empty.eq(come == leave),
         ]
-        m.d.sync += [come.eq(increment(m, come, self.push)), enter.eq(entering), leave.eq(leaving)]
+        m.d.sync += [come.eq(increment(m, come, self.i.push)), enter.eq(entering), leave.eq(leaving)]
 
         m.submodules.notes = notes = memory.Memory(shape=BlockNote, depth=BLOCKS, init=[])
         write, entrance, exit_ = notes.write_port(), notes.read_port(), notes.read_port()
         m.d.comb += [
             write.addr.eq(come[:bits]),
-            write.data.eq(self.note),
-            write.en.eq(self.write_note),
+            write.data.eq(self.i.note),
+            write.en.eq(self.i.write_note),
             entrance.addr.eq(entering[:bits]),
             exit_.addr.eq(leaving[:bits]),
             self.entering.eq(entrance.data),
@@ -105,9 +115,9 @@ class MaskQueue(wiring.Component):
             m.submodules[f"masks{k}"] = masks = memory.Memory(shape=SLICE, depth=BLOCKS * rows, init=[])
             write, read = masks.write_port(), masks.read_port()
             m.d.comb += [
-                write.addr.eq(Cat(self.index[wide:][: ceil_log2(rows)], come[:bits])),
-                write.data.eq(self.slice),
-                write.en.eq(self.write & ((self.index[:wide] == k) if wide else 1)),
+                write.addr.eq(Cat(self.i.index[wide:][: ceil_log2(rows)], come[:bits])),
+                write.data.eq(self.i.slice),
+                write.en.eq(self.i.write & ((self.i.index[:wide] == k) if wide else 1)),
                 read.addr.eq(Cat(self.next_beat[parts:], leaving[:bits])),
             ]
             words.append(read.data)

@@ -8,7 +8,14 @@ from hw.arith.ripple import add
 from hw.kv.layouts import TOKEN_BITS
 from spec.kv_block import MAX_ROWS
 
-__all__ = ["TokenIndex"]
+__all__ = ["TokenIndex", "TokenList"]
+
+
+class TokenList(wiring.Signature):
+    """``write``: row ``row`` of the block to come, in list ``set``, is token ``offset`` of its bitmap."""
+
+    def __init__(self):
+        super().__init__({"row": Out(7), "offset": Out(9), "write": Out(1), "set": Out(1)})
 
 
 class TokenIndex(wiring.Component):
@@ -18,8 +25,7 @@ class TokenIndex(wiring.Component):
 
     Members
     -------
-    row, offset, write, write_set : In
-        Row ``row`` of the block to come is token ``offset`` of its bitmap.
+    i : TokenList, In
     read, read_set, read_row : In
         Go on to this row.
     first, sparse : In
@@ -31,10 +37,7 @@ class TokenIndex(wiring.Component):
     def __init__(self):
         super().__init__(
             {
-                "row": In(7),
-                "offset": In(9),
-                "write": In(1),
-                "write_set": In(1),
+                "i": In(TokenList()),
                 "read": In(1),
                 "read_set": In(1),
                 "read_row": In(7),
@@ -52,9 +55,9 @@ class TokenIndex(wiring.Component):
         with m.If(self.read):
             m.d.sync += row.eq(self.read_row)
         m.d.comb += [
-            write.addr.eq(Cat(self.row, self.write_set)),
-            write.data.eq(self.offset),
-            write.en.eq(self.write),
+            write.addr.eq(Cat(self.i.row, self.i.set)),
+            write.data.eq(self.i.offset),
+            write.en.eq(self.i.write),
             read.addr.eq(Cat(self.read_row, self.read_set)),
             read.en.eq(self.read),
             self.token.eq(add(m, self.first, Mux(self.sparse, read.data, row))),

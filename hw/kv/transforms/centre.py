@@ -9,7 +9,27 @@ from hw.arith.fp16_adder import Fp16Adder
 from hw.kv.layouts import CHANNEL_BITS, Elements, Tag
 from spec.kv_config import KvEngineConfig
 
-__all__ = ["CentreAdder", "CentreStore"]
+__all__ = ["CentreAdder", "CentreNumbers", "CentreStore"]
+
+
+class CentreNumbers(wiring.Signature):
+    """How a centre is loaded.
+
+    ``number``, ``channel``, ``write``: a number of the new centre. ``channels``, ``keep``: the new centre is complete,
+    D / 8 - 1 is ``channels``: from now on it is the one in use. ``fits``: there is a centre, of ``channels``.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "number": Out(16),
+                "channel": Out(CHANNEL_BITS),
+                "write": Out(1),
+                "channels": Out(4),
+                "keep": Out(1),
+                "fits": In(1),
+            }
+        )
 
 
 class CentreStore(wiring.Component):
@@ -19,12 +39,7 @@ class CentreStore(wiring.Component):
 
     Members
     -------
-    number, channel, write : In
-        A number of the new centre.
-    channels, keep : In
-        The new centre is complete, D / 8 - 1 is ``channels``: from now on it is the one in use.
-    fits : Out
-        There is a centre, of ``channels``.
+    i : CentreNumbers, In
     beat, read : In
         ``values`` of channels ``beat * lanes`` and following, from the next cycle on until the next ``read``.
     values : Out
@@ -34,12 +49,7 @@ class CentreStore(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "number": In(16),
-                "channel": In(CHANNEL_BITS),
-                "write": In(1),
-                "channels": In(4),
-                "keep": In(1),
-                "fits": Out(1),
+                "i": In(CentreNumbers()),
                 "beat": In(ceil_log2(config.max_channels // config.lanes)),
                 "read": In(1),
                 "values": Out(data.ArrayLayout(16, config.lanes)),
@@ -53,16 +63,16 @@ class CentreStore(wiring.Component):
         used = Signal()
         loaded = Signal()
         size = Signal(4, reset_less=True)
-        with m.If(self.keep):
-            m.d.sync += [used.eq(~used), loaded.eq(1), size.eq(self.channels)]
-        m.d.comb += self.fits.eq(loaded & (size == self.channels))
+        with m.If(self.i.keep):
+            m.d.sync += [used.eq(~used), loaded.eq(1), size.eq(self.i.channels)]
+        m.d.comb += self.i.fits.eq(loaded & (size == self.i.channels))
         for k in range(lanes):
             m.submodules[f"lane{k}"] = bank = memory.Memory(shape=16, depth=2 << len(self.beat), init=[])
             write, read = bank.write_port(), bank.read_port()
             m.d.comb += [
-                write.addr.eq(Cat(self.channel[bits:][: len(self.beat)], ~used)),
-                write.data.eq(self.number),
-                write.en.eq(self.write & (self.channel[:bits] == k)),
+                write.addr.eq(Cat(self.i.channel[bits:][: len(self.beat)], ~used)),
+                write.data.eq(self.i.number),
+                write.en.eq(self.i.write & (self.i.channel[:bits] == k)),
                 read.addr.eq(Cat(self.beat, used)),
                 read.en.eq(self.read),
                 self.values[k].eq(read.data),

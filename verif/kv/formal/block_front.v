@@ -12,8 +12,8 @@ module claims (
   block_front dut (
     .clk(clk), .rst(rst), .i__payload(beat), .i__valid(offer), .i__ready(ready),
     .rows__payload(rows), .rows__valid(row), .rows__ready(take_row),
-    .room(room), .idle(idle), .overflow(overflow), .opened(opened), .open_set(open_set),
-    .pending(pending), .verdict(verdict)
+    .room(room), .idle(idle), .overflow(overflow), .block__opened(opened), .block__set(open_set),
+    .block__pending(pending), .block__verdict(verdict)
   );
   localparam HEADER = 0, OPEN = 1, STOP = 2, JUDGE = 3, ROWS = 8, DRAIN = 9;
   wire last = beat[64], took = offer && ready;
