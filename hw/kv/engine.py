@@ -137,8 +137,8 @@ class KvDequantizer(wiring.Component):
             head.ready.eq(elements.ready),
         ]
         if self.config.interleave:
-            elements, beyond = self._order(m, elements, front)
-            overflow = overflow | beyond
+            elements, late = self._order(m, elements, front)
+            overflow = overflow | late
         wiring.connect(m, elements, wiring.flipped(self.o))
         return KvError.OVERFLOW, overflow
 

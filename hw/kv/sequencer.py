@@ -100,18 +100,18 @@ class RowSequencer(wiring.Component):
 
         # The beat whose elements are at the tables' output.
         beside = Signal(Beside(lanes), reset_less=True)
-        there = Signal()
+        occupied = Signal()
         waiting = Signal()
         tag = beside.tag
         room = Signal()
         m.d.comb += [
             self.o.payload.eq(beside),
             self.o.payload.tag.token.eq(tokens.token),
-            self.o.valid.eq(there & ~waiting),
-            room.eq(~there | (self.o.valid & self.o.ready)),
+            self.o.valid.eq(occupied & ~waiting),
+            room.eq(~occupied | (self.o.valid & self.o.ready)),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += there.eq(0)
+            m.d.sync += occupied.eq(0)
 
         # Marks stay until the block is over.
         def fail(code):
@@ -135,7 +135,7 @@ class RowSequencer(wiring.Component):
                     m.d.sync += tag.marked.eq(0)
                     with m.If(verdict.error != 0):
                         fail(verdict.error)
-                        m.d.sync += [there.eq(1), tag.token_last.eq(1), tag.last.eq(1)]
+                        m.d.sync += [occupied.eq(1), tag.token_last.eq(1), tag.last.eq(1)]
                         if self.config.transforms:
                             m.d.sync += beside.plan.eq(0)
                         m.d.comb += self.block.opened.eq(1)
@@ -154,10 +154,10 @@ class RowSequencer(wiring.Component):
                         m.d.comb += [window.open.eq(1), self.block.opened.eq(1)]
                         m.next = "ROWS"
             with m.State("ROWS"):
-                with m.If(room & (window.there | window.ended)):
+                with m.If(room & (window.complete | window.ended)):
                     m.d.comb += [self.read.eq(1), window.take.eq(~window.ended)]
                     m.d.sync += [
-                        there.eq(1),
+                        occupied.eq(1),
                         tag.token_last.eq(token_last),
                         tag.last.eq(final),
                         tag.channel.eq(beat << ceil_log2(lanes)),

@@ -101,8 +101,8 @@ class HeaderRules(wiring.Component):
             in_span.eq(add(m, header.token[6:10], header.span, low.any())),
         ]
         near, nearest = header.token[10:].all(), header.token[7:].all()
-        beyond = Mux(header.span != 0, near & in_span[4] & in_span[:4].any(), nearest & in_rows)
-        misplaced = [beyond, header.span[3] & header.span[:3].any(), (header.span == 1) & header.rows[6]]
+        overrun = Mux(header.span != 0, near & in_span[4] & in_span[:4].any(), nearest & in_rows)
+        misplaced = [overrun, header.span[3] & header.span[:3].any(), (header.span == 1) & header.rows[6]]
 
         with m.If(header.version != VERSION):
             m.d.comb += self.error.eq(KvError.HEADER)

@@ -58,7 +58,7 @@ class RowWindow(wiring.Component):
         Some of these ``units`` come from an invalid ternary byte.
     units : In
         How many units the next beat of elements takes.
-    there : Out
+    complete : Out
         They are in the window.
     cut : Out
         They never will be: the packet ends within them.
@@ -89,7 +89,7 @@ class RowWindow(wiring.Component):
                 "window": Out(2 * config.lanes),
                 "invalid": Out(1),
                 "units": In(self.geometry.units_shape),
-                "there": Out(1),
+                "complete": Out(1),
                 "cut": Out(1),
                 "ended": Out(1),
                 "take": In(1),
@@ -110,7 +110,7 @@ class RowWindow(wiring.Component):
         end = Signal(range(geometry.ternary_units + geometry.window_units + 1))
         size = Signal(len(end))
         left = Signal(len(end))
-        beyond = Signal()
+        crossing = Signal()
         advance = Signal()
         last = Signal()
         both = Signal()
@@ -119,11 +119,11 @@ class RowWindow(wiring.Component):
             size.eq(Mux(self.ternary, geometry.ternary_units, geometry.units)),
             end.eq(add(m, position, self.units)),
             left.eq(add(m, end, ~size, 1)),  # modulo a power of two above both
-            beyond.eq(~left[-1] & ~exact),
+            crossing.eq(~left[-1] & ~exact),
             exact.eq(end == size),
-            self.there.eq(self.held & ~self.ended & (~beyond | (both & ~last))),
-            self.cut.eq(self.held & ~self.ended & beyond & last),
-            advance.eq(self.skip | (self.take & (beyond | exact))),
+            self.complete.eq(self.held & ~self.ended & (~crossing | (both & ~last))),
+            self.cut.eq(self.held & ~self.ended & crossing & last),
+            advance.eq(self.skip | (self.take & (crossing | exact))),
             self.partial.eq(position != 0),
         ]
         with m.If(self.skip | self.open):
@@ -168,12 +168,12 @@ class RowWindow(wiring.Component):
         ]
         with m.If(write):
             m.d.sync += tail.eq(increment(m, tail))
-        here = Signal()
-        m.d.comb += here.eq((following if geometry.narrow else following[1:]) != tail)
+        filled = Signal()
+        m.d.comb += filled.eq((following if geometry.narrow else following[1:]) != tail)
         m.d.sync += [
             chunk.eq(following),
-            self.held.eq(here),
-            both.eq(here & ((ahead if geometry.narrow else ahead[1:]) != tail)),
+            self.held.eq(filled),
+            both.eq(filled & ((ahead if geometry.narrow else ahead[1:]) != tail)),
         ]
         half = chunk[0]
         if geometry.narrow:

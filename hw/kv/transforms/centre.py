@@ -119,7 +119,7 @@ class CentreAdder(wiring.Component):
         m.d.comb += [step.eq(~full | self.o.ready), self.i.ready.eq(step), self.o.valid.eq(full)]
         with m.If(step):
             m.d.sync += [full.eq(self.i.valid), tag.eq(self.i.payload.tag)]
-        beyond = []
+        overflows = []
         for k in range(self.config.lanes):
             m.submodules[f"lane{k}"] = adder = Fp16Adder()
             m.d.comb += [
@@ -129,10 +129,10 @@ class CentreAdder(wiring.Component):
                 adder.step.eq(step),
                 self.o.payload.data[k].eq(adder.value),
             ]
-            beyond.append(adder.beyond & tag.groups[k // 8])
+            overflows.append(adder.beyond & tag.groups[k // 8])
         spoiled = Signal()
         m.d.comb += [
-            self.overflow.eq(full & Cat(beyond).any() & ~tag.marked & ~spoiled),
+            self.overflow.eq(full & Cat(overflows).any() & ~tag.marked & ~spoiled),
             self.o.payload.tag.eq(tag),
             self.o.payload.tag.marked.eq(tag.marked | self.overflow | spoiled),
         ]

@@ -99,7 +99,7 @@ class InverseRfft(wiring.Component):
         out = self.o.payload
         collected = Signal(range(quarters))
         kept = Signal(64 * (quarters - 1), reset_less=True)
-        beyond = Signal()
+        overflowed = Signal()
         bad = Signal()
         spoiled = Signal()
         complete = Signal()
@@ -114,7 +114,7 @@ class InverseRfft(wiring.Component):
         with m.If(scatter.o.valid & scatter.o.ready):
             m.d.sync += [
                 collected.eq(Mux(complete, 0, collected + 1)),
-                beyond.eq(~complete & (beyond | elements.beyond)),
+                overflowed.eq(~complete & (overflowed | elements.overflow)),
                 bad.eq(~complete & (bad | elements.marked)),
             ]
             for k in range(quarters - 1):
@@ -128,7 +128,7 @@ class InverseRfft(wiring.Component):
                 out.data.eq(Cat(*words, elements.data)),
                 out.tag.eq(tag),
                 self.o.valid.eq(complete),
-                self.overflow.eq(complete & (beyond | elements.beyond)),
+                self.overflow.eq(complete & (overflowed | elements.overflow)),
                 out.tag.marked.eq(tag.marked | self.overflow | bad | elements.marked | spoiled),
             ]
             with m.If(complete & self.o.ready):
@@ -146,7 +146,7 @@ class InverseRfft(wiring.Component):
         """R16 of the results."""
         got, rounded = levels.o.payload, scatter.i.payload
         rfft = got.slot.plain.rfft
-        beyond = []
+        overflows = []
         for k in range(4):
             m.submodules[f"fp16_{k}"] = convert = IntegerToFp16(RESULT_BITS, GUARD)
             m.d.comb += [
@@ -154,9 +154,9 @@ class InverseRfft(wiring.Component):
                 convert.code.eq(got.slot.plain.exponent),
                 rounded.data[k].eq(Mux(rfft, convert.o, got.data[k][:16])),
             ]
-            beyond.append(convert.beyond)
+            overflows.append(convert.beyond)
         m.d.comb += [
-            rounded.beyond.eq(rfft & Cat(beyond).any()),
+            rounded.overflow.eq(rfft & Cat(overflows).any()),
             rounded.marked.eq(rfft & got.slot.plain.marked),
             rounded.slot.eq(got.slot),
             scatter.i.valid.eq(levels.o.valid),

@@ -63,20 +63,20 @@ class Gather(wiring.Component):
         segment = Plain(ready.r_data)
         index = Signal(5)
         room = Signal()
-        there = Signal()
+        occupied = Signal()
         slot = Signal(Slot, reset_less=True)
         final = ~segment.rfft | (index == (Const(4, 6) << segment.size) - 1)
         read = Signal()
         freed = Mux(segment.rfft, Const(4, 6) << segment.size, 1)
         m.d.comb += [
-            room.eq(~there | self.o.ready),
+            room.eq(~occupied | self.o.ready),
             read.eq(ready.r_rdy & room),
             ready.r_en.eq(read & final),
-            self.o.valid.eq(there),
+            self.o.valid.eq(occupied),
             self.o.payload.slot.eq(slot),
         ]
         with m.If(room):
-            m.d.sync += there.eq(read)
+            m.d.sync += occupied.eq(read)
         with m.If(read):
             m.d.sync += [index.eq(Mux(final, 0, index + 1)), slot.plain.eq(segment), slot.index.eq(index)]
         with m.If(read & final):

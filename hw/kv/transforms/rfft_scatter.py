@@ -12,21 +12,21 @@ DEPTH = 2 * MAX_QUARTERS
 
 
 class Unordered(data.Struct):
-    """Four FP16 results as the levels give them; ``beyond``: one of them was beyond FP16; ``marked``: some coefficient
-    was bad."""
+    """Four FP16 results as the levels give them; ``overflow``: one of them was beyond FP16; ``marked``: some
+    coefficient was bad."""
 
     data: data.ArrayLayout(16, 4)
-    beyond: 1
+    overflow: 1
     marked: 1
     slot: Slot
 
 
 class Ordered(data.Struct):
-    """Four neighbouring elements; ``beyond``: some result of their transform was beyond FP16; ``marked``: some
+    """Four neighbouring elements; ``overflow``: some result of their transform was beyond FP16; ``marked``: some
     coefficient of it was bad."""
 
     data: data.ArrayLayout(16, 4)
-    beyond: 1
+    overflow: 1
     marked: 1
 
 
@@ -63,15 +63,15 @@ class Scatter(wiring.Component):
         write = Signal()
         freed = Signal()
         spoiled = Signal()
-        beyond = got.beyond | (spoiled & ~first)
+        overflow = got.overflow | (spoiled & ~first)
         m.d.comb += [
             self.i.ready.eq(ready.w_rdy & (~first | (level + taken <= DEPTH))),
             write.eq(self.i.valid & self.i.ready),
             ready.w_en.eq(write & final),
-            ready.w_data.eq(Cat(rfft, size, beyond, got.marked)),
+            ready.w_data.eq(Cat(rfft, size, overflow, got.marked)),
         ]
         with m.If(write):
-            m.d.sync += spoiled.eq(beyond)
+            m.d.sync += spoiled.eq(overflow)
         with m.If(write & final):
             m.d.sync += base.eq(base + taken)
         m.d.sync += level.eq(level + Mux(write & first, taken, 0) - freed)
@@ -88,18 +88,18 @@ class Scatter(wiring.Component):
         segment = ready.r_data
         place = Signal(5)
         done = ~segment[0] | (place == (Const(4, 6) << segment[1:3]) - 1)
-        there = Signal()
+        occupied = Signal()
         room = Signal()
         read = Signal()
         m.d.comb += [
-            room.eq(~there | self.o.ready),
+            room.eq(~occupied | self.o.ready),
             read.eq(ready.r_rdy & room),
             ready.r_en.eq(read & done),
             freed.eq(read),
-            self.o.valid.eq(there),
+            self.o.valid.eq(occupied),
         ]
         with m.If(room):
-            m.d.sync += there.eq(read)
+            m.d.sync += occupied.eq(read)
         turn = Signal(2, reset_less=True)
         flags = Signal(2, reset_less=True)
         with m.If(read):
@@ -124,5 +124,5 @@ class Scatter(wiring.Component):
             ]
             words.append(out.data)
         m.d.comb += [self.o.payload.data[k].eq(Array(words)[turn ^ k]) for k in range(4)]
-        m.d.comb += [self.o.payload.beyond.eq(flags[0]), self.o.payload.marked.eq(flags[1])]
+        m.d.comb += [self.o.payload.overflow.eq(flags[0]), self.o.payload.marked.eq(flags[1])]
         return m

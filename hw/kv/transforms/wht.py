@@ -134,7 +134,7 @@ class InverseWht(wiring.Component):
         # Stages that doubled: at n = 16, where all that can, `guard`; one less for each size.
         guard = ceil_log2(self.config.max_channels // max(16, self.config.lanes))
         active = plan.size if self.config.lanes <= 16 else Mux(plan.size[1], plan.size - 1, 0)[:2]
-        beyond = []
+        overflows = []
         for k, word in enumerate(words):
             m.submodules[f"fp16_{k}"] = convert = IntegerToFp16(width, guard, whole=True)
             on = plan.wht[k // 16]
@@ -143,12 +143,12 @@ class InverseWht(wiring.Component):
                 convert.code.eq(plan.exponent[k // 16] + active),
                 out.data[k].eq(Mux(on, convert.o, left.data[k])),
             ]
-            beyond.append(convert.beyond & on)
+            overflows.append(convert.beyond & on)
         spoiled = Signal()
         m.d.comb += [
             out.tag.eq(left.tag),
             out.plan.eq(plan),
-            self.overflow.eq(self.o.valid & Cat(beyond).any()),
+            self.overflow.eq(self.o.valid & Cat(overflows).any()),
             out.tag.marked.eq(mark | self.overflow | spoiled),
         ]
         with m.If(self.o.valid & self.o.ready):

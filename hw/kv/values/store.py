@@ -76,12 +76,12 @@ class RecordStore(wiring.Component):
         done = Signal(7 - skip, reset_less=True)
         following = Signal(7 - skip)
         own = record.channel[0] == self.unit if units > 1 else 1
-        here = record.channel[skip:]
+        arriving = record.channel[skip:]
         m.d.comb += [
-            came.eq(increment(m, here, record.channel[0]) if units > 1 and self.unit == 0 else here),
+            came.eq(increment(m, arriving, record.channel[0]) if units > 1 and self.unit == 0 else arriving),
             following.eq(increment(m, done, self.there & self.next)),
             self.idle.eq(~self.there & (done == came)),
-            self.room.eq((here[:bits] != done[:bits]) | (here[bits] == done[bits])),
+            self.room.eq((arriving[:bits] != done[:bits]) | (arriving[bits] == done[bits])),
             self.channel.eq(Cat(self.unit, done)[1 - skip :]),
         ]
         m.d.sync += [done.eq(Mux(self.start, 0, following)), self.there.eq((following != came) & ~self.start)]
@@ -95,7 +95,7 @@ class RecordStore(wiring.Component):
             m.submodules[name] = bank = memory.Memory(shape=len(word), depth=depth, init=[])
             write, read = bank.write_port(), bank.read_port()
             m.d.comb += [
-                write.addr.eq(here[:bits]),
+                write.addr.eq(arriving[:bits]),
                 write.data.eq(word),
                 write.en.eq(strobe & own),
                 read.addr.eq(following[:bits]),
