@@ -219,7 +219,7 @@ class PlainDequantizer(KvDequantizer):
         m.d.comb += [
             sequencer.o.ready.eq(step),
             tables.step.eq(step & sequencer.o.valid),
-            tables.read_header.eq(sequencer.header),
+            tables.read_header.eq(sequencer.block.header),
             head.valid.eq(full),
             head.payload.data.eq(tables.values),
             head.payload.tag.eq(beside.tag),
