@@ -5,9 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["FP16_MAX", "IntegerToFp16"]
+from hw.arith.formats import FP16_MAX
 
-FP16_MAX = 0x7BFF
+__all__ = ["IntegerToFp16"]
 
 
 def _leading_zeros(bits: list[Value]) -> tuple[list[Value], Value]:

@@ -1,69 +1,13 @@
-"""FP32 addition and conversion, IEEE 754 round to nearest even."""
+"""FP32 addition, IEEE 754 round to nearest even."""
 
 from amaranth import C, Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bitserial.dequantizer import ScaledSum
+from hw.arith.formats import FP32
+from hw.arith.rounding import leading_zeros, rounded_fp32, shifted_right
 
-__all__ = ["CANONICAL_NAN", "FP32", "Fp32Adder", "ScaledSumToFp32"]
-
-CANONICAL_NAN = 0x7FC00000
-
-
-class FP32(data.Struct):
-    """An IEEE 754 binary32 value, by field."""
-
-    fraction: 23
-    exponent: 8
-    sign: 1
-
-
-def leading_zeros(m, value, name):
-    """Number of zeros above the leading one of ``value``; its length if it is 0."""
-    count = Signal(range(len(value) + 1), name=name, init=len(value))
-    m.d.comb += count.eq(len(value))
-    for bit in range(len(value)):
-        with m.If(value[bit]):
-            m.d.comb += count.eq(len(value) - 1 - bit)
-    return count
-
-
-class ScaledSumToFp32(wiring.Component):
-    """Converts a rescaled group sum to FP32 (equation G2 of docs/weights.md). Exact; combinational; zero gives +0.
-
-    Parameters
-    ----------
-    accumulator_bits : int
-        Width of the PE's accumulator mantissa, at most 17 so that the product with the 8-bit scale is exact.
-
-    Members
-    -------
-    i : ScaledSum, In
-    o : FP32, Out
-    """
-
-    def __init__(self, accumulator_bits=15):
-        super().__init__({"i": In(ScaledSum(accumulator_bits)), "o": Out(FP32)})
-
-    def elaborate(self, platform):
-        m = Module()
-        width = len(self.i.mantissa)
-        magnitude = Signal(width)
-        m.d.comb += magnitude.eq(abs(self.i.mantissa))
-        zeros = leading_zeros(m, magnitude, "zeros")
-        normalized = Signal(width)
-        m.d.comb += normalized.eq(magnitude << zeros)
-        below = normalized[:-1]  # of the leading one; an odd bit beyond FP32's 23 is 0 in every product that can occur
-        fraction = below[-23:] if len(below) >= 23 else Cat(C(0, 23 - len(below)), below)
-        with m.If(magnitude.any()):
-            m.d.comb += [
-                self.o.fraction.eq(fraction),
-                # The mantissa's top bit weighs 2**(width - 1), its unit 2**(exponent - 28); the bias is 127.
-                self.o.exponent.eq(self.i.exponent + (127 - 28 + width - 1) - zeros),
-                self.o.sign.eq(self.i.mantissa < 0),
-            ]
-        return m
+__all__ = ["Fp32Adder"]
 
 
 class Fp32Adder(wiring.Component):
@@ -96,10 +40,8 @@ class Fp32Adder(wiring.Component):
         gap = Signal(8)
         m.d.comb += gap.eq((big.exponent | ~big_normal) - (small.exponent | ~small_normal))
         significand = Cat(C(0, 3), small.fraction, small_normal)
-        aligned = Signal(27)
-        m.d.comb += aligned.eq(Mux(gap[5:].any(), 0, significand >> gap[:5]))
-        kept = Mux(gap[5:].any(), 0, (C((1 << 27) - 1, 27) << gap[:5])[:27])
-        sticky = (significand & ~kept).any()
+        far = gap[5:].any()
+        aligned, lost = shifted_right(m, significand, gap[:5], "aligned")
 
         one = Signal(27, reset_less=True)
         two = Signal(27, reset_less=True)
@@ -112,7 +54,7 @@ class Fp32Adder(wiring.Component):
         big_special, small_special = big.exponent.all(), small.exponent.all()
         m.d.sync += [
             one.eq(Cat(C(0, 3), big.fraction, big_normal)),
-            two.eq(aligned | sticky),
+            two.eq(Mux(far, significand.any(), aligned | lost)),
             exponent.eq(big.exponent | ~big_normal),
             sign.eq(big.sign),
             subtract.eq(differ),
@@ -133,17 +75,7 @@ class Fp32Adder(wiring.Component):
         biased = Signal(signed(10))
         m.d.comb += biased.eq(Mux(normalized[-1], exponent + 1 - shift, 0))
         up = normalized[3] & (normalized[4] | normalized[:3].any())
-        rounded = Signal(32)
-        m.d.comb += rounded.eq(Cat(normalized[4:27], biased[:9]) + up)
-        too_large = rounded[23:] >= 255
-        out = Signal(32, reset_less=True)
-        overflow = Signal(reset_less=True)
-        with m.If(nan):
-            m.d.sync += out.eq(CANONICAL_NAN)
-        with m.Elif(infinite | too_large):
-            m.d.sync += out.eq(Cat(C(0, 23), C(0xFF, 8), sign))
-        with m.Else():
-            m.d.sync += out.eq(Cat(rounded[:31], sign & total.any()))
-        m.d.sync += overflow.eq(too_large & ~infinite & ~nan)
+        fraction, sign = normalized[4:27], sign & total.any()
+        out, overflow = rounded_fp32(m, biased[:9], fraction, up, sign, nan=nan, infinite=infinite)
         m.d.comb += [self.o.eq(out), self.overflow.eq(overflow)]
         return m

@@ -4,13 +4,10 @@ from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arith.fp32_adder import CANONICAL_NAN, FP32, leading_zeros
-from hw.bitserial.pe import FP16
+from hw.arith.formats import FP16, FP16_MAX, FP16_NAN, FP32
+from hw.arith.rounding import leading_zeros, rounded_fp32, shifted_right
 
 __all__ = ["Fp32Multiplier", "Fp32ToFp16"]
-
-FP16_LARGEST = 0x7BFF  # 65504
-FP16_NAN = 0x7E00
 
 
 class Fp32Multiplier(wiring.Component):
@@ -61,9 +58,7 @@ class Fp32Multiplier(wiring.Component):
             m.d.comb += right.eq(Mux(top < -25, 27, 1 - top))
         left = Signal(48)
         m.d.comb += left.eq(product << zeros)
-        shifted = Signal(48)
-        m.d.comb += shifted.eq(left >> right)
-        kept = (C((1 << 48) - 1, 48) << right)[:48]
+        shifted, lost = shifted_right(m, left, right, "shifted")
         significand = Signal(24, reset_less=True)
         biased = Signal(9, reset_less=True)
         guard = Signal(reset_less=True)
@@ -74,26 +69,18 @@ class Fp32Multiplier(wiring.Component):
         m.d.sync += [
             significand.eq(shifted[24:]),
             guard.eq(shifted[23]),
-            sticky.eq(shifted[:23].any() | (left & ~kept).any()),
+            sticky.eq(shifted[:23].any() | lost),
             biased.eq(Mux((top < 1) | ~product.any(), 0, Mux(top > 255, 255, top[:9]))),
             sign2.eq(sign),
             nan2.eq(nan),
             infinite2.eq(infinite),
         ]
 
-        # Cycle 3: round. A carry out of the fraction raises the exponent, from subnormal to normal too.
-        rounded = Signal(33)
-        m.d.comb += rounded.eq(Cat(significand[:23], biased) + (guard & (sticky | significand[0])))
-        too_large = rounded[23:] >= 255
-        out = Signal(32, reset_less=True)
-        overflow = Signal(reset_less=True)
-        with m.If(nan2):
-            m.d.sync += out.eq(CANONICAL_NAN)
-        with m.Elif(infinite2 | too_large):
-            m.d.sync += out.eq(Cat(C(0, 23), C(0xFF, 8), sign2))
-        with m.Else():
-            m.d.sync += out.eq(Cat(rounded[:31], sign2 & rounded.any()))
-        m.d.sync += overflow.eq(too_large & ~infinite2 & ~nan2)
+        # Cycle 3: round.
+        up = guard & (sticky | significand[0])
+        out, overflow = rounded_fp32(
+            m, biased, significand[:23], up, sign2, nan=nan2, infinite=infinite2, underflows=True
+        )
         m.d.comb += [self.o.eq(out), self.overflow.eq(overflow)]
         return m
 
@@ -124,10 +111,8 @@ class Fp32ToFp16(wiring.Component):
         with m.If(top < 1):
             m.d.comb += right.eq(Mux(top < -10, 12, 1 - top))
         significand = Cat(value.fraction, value.exponent.any())  # 24 bits, 13 below FP16's
-        shifted = Signal(24)
-        m.d.comb += shifted.eq(significand >> right)
-        kept = (C((1 << 24) - 1, 24) << right)[:24]
-        sticky = shifted[:12].any() | (significand & ~kept).any()
+        shifted, lost = shifted_right(m, significand, right, "shifted")
+        sticky = shifted[:12].any() | lost
         up = shifted[12] & (sticky | shifted[13])
         exponent = Mux(top < 1, 0, top[:8])
         rounded = Signal(19)
@@ -137,7 +122,7 @@ class Fp32ToFp16(wiring.Component):
         with m.If(nan):
             m.d.comb += self.o.as_value().eq(FP16_NAN)
         with m.Elif(self.saturated):
-            m.d.comb += self.o.as_value().eq(Cat(C(FP16_LARGEST, 15), value.sign))
+            m.d.comb += self.o.as_value().eq(Cat(C(FP16_MAX, 15), value.sign))
         with m.Else():
             m.d.comb += self.o.as_value().eq(Cat(rounded[:15], value.sign & rounded.any()))
         return m

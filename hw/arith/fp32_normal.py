@@ -5,12 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import add_bit, prefix_sum, ripple_sum
-from hw.arith.fp32_adder import FP32
-from hw.attention.layouts import UNIT_BITS
+from hw.arith.formats import FP32, FRACTION_BITS, UNIT_BITS
 
 __all__ = ["FiniteAdder", "SignedToFp32"]
-
-FRACTION_BITS = 23
 
 
 def normalize(m, value):

@@ -5,13 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.carry import add_both, add_select, increment, leading_zeros, less_than
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP32, FRACTION_BITS
 from hw.streams.registers import delay
 from spec import checks
 
 __all__ = ["IntegerToFp32", "NormalFp32Adder"]
-
-FRACTION_BITS = 23
 
 
 class IntegerToFp32(wiring.Component):

@@ -4,13 +4,12 @@ from amaranth import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP32, UNIT_BITS
 from hw.kv.layouts import ERROR_BITS, Header
 from spec.attention import BUS_BYTES, AttentionConfig
 from spec.kv_block import MAX_HEAD_DIM
 
 __all__ = [
-    "UNIT_BITS",
     "WEIGHT_EXPONENT_BITS",
     "HeldQuery",
     "Job",
@@ -23,9 +22,6 @@ __all__ = [
     "SumsJob",
     "Weight",
 ]
-
-UNIT_BITS = 9
-"""Signed exponents of units; every one that can occur lies well within."""
 
 
 WEIGHT_EXPONENT_BITS = 7

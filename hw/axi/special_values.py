@@ -6,7 +6,7 @@ from amaranth import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bitserial.special_values import SPECIAL_VALUES
+from hw.special_values import SPECIAL_VALUES
 from spec import checks
 from spec.datatypes import SPECIAL_LIMIT, Datatype
 

@@ -4,13 +4,13 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arith.fp32_adder import FP32, ScaledSumToFp32
+from hw.arith.formats import FP16, FP32
 from hw.bitserial.decoder import TermDecoder
-from hw.bitserial.dequantizer import BitSerialDequantizer
-from hw.bitserial.pe import FP16, BitSerialPE, PartialSum, Term
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
+from hw.bitserial.dequantizer import BitSerialDequantizer, ScaledSumToFp32
+from hw.bitserial.pe import BitSerialPE, PartialSum, Term
 from hw.prealigned.aligner import GroupBeat
 from hw.prealigned.decoder import CodeStep
+from hw.special_values import SPECIAL_VALUES, Special
 from hw.streams.registers import delay
 from spec.bitserial import BitSerialConfig
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bitserial.pe import Term
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
+from hw.special_values import SPECIAL_VALUES, Special
 from spec import checks
 from spec.datatypes import DATATYPE_BITS, FLOATS, INTEGERS, MAX_CODE_BITS, Datatype
 

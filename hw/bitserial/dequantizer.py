@@ -1,13 +1,15 @@
 """Bit-serial dequantization: a group's partial sum times its 8-bit scaling factor."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.arith.formats import FP32
+from hw.arith.rounding import leading_zeros
 from hw.bitserial.pe import EXP_BITS, BitSerialPE, PartialSum, Step
 from spec import checks
 
-__all__ = ["BitSerialDequantizer", "RescaledPE", "ScaledSum"]
+__all__ = ["BitSerialDequantizer", "RescaledPE", "ScaledSum", "ScaledSumToFp32"]
 
 SCALE_BITS = 8
 
@@ -97,6 +99,43 @@ class BitSerialDequantizer(wiring.Component):
             self.o.exponent.eq(multiplicand.exponent),
             self.o_valid.eq(stage[-1]),
         ]
+        return m
+
+
+class ScaledSumToFp32(wiring.Component):
+    """Converts a rescaled group sum to FP32 (equation G2 of docs/weights.md). Exact; combinational; zero gives +0.
+
+    Parameters
+    ----------
+    accumulator_bits : int
+        Width of the PE's accumulator mantissa, at most 17 so that the product with the 8-bit scale is exact.
+
+    Members
+    -------
+    i : ScaledSum, In
+    o : FP32, Out
+    """
+
+    def __init__(self, accumulator_bits=15):
+        super().__init__({"i": In(ScaledSum(accumulator_bits)), "o": Out(FP32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        width = len(self.i.mantissa)
+        magnitude = Signal(width)
+        m.d.comb += magnitude.eq(abs(self.i.mantissa))
+        zeros = leading_zeros(m, magnitude, "zeros")
+        normalized = Signal(width)
+        m.d.comb += normalized.eq(magnitude << zeros)
+        below = normalized[:-1]  # of the leading one; an odd bit beyond FP32's 23 is 0 in every product that can occur
+        fraction = below[-23:] if len(below) >= 23 else Cat(C(0, 23 - len(below)), below)
+        with m.If(magnitude.any()):
+            m.d.comb += [
+                self.o.fraction.eq(fraction),
+                # The mantissa's top bit weighs 2**(width - 1), its unit 2**(exponent - 28); the bias is 127.
+                self.o.exponent.eq(self.i.exponent + (127 - 28 + width - 1) - zeros),
+                self.o.sign.eq(self.i.mantissa < 0),
+            ]
         return m
 
 

@@ -8,23 +8,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hw.arith.formats import FP16
 from spec import checks
 from spec.bitserial import ACCUMULATOR_BITS, ROUNDINGS
 
-__all__ = ["FP16", "BitSerialPE", "PartialSum", "Step", "Term"]
+__all__ = ["BitSerialPE", "PartialSum", "Step", "Term"]
 
 SIGNIFICAND_BITS = 11  # of FP16, hidden bit included
 ALIGN_BITS = 14  # 3 bits below the significand
 EXP_BITS = 6
 MAX_BSIG = 6
-
-
-class FP16(data.Struct):
-    """An IEEE 754 binary16 value, by field."""
-
-    fraction: 10
-    exponent: 5
-    sign: 1
 
 
 class Term(data.Struct):

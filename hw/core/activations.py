@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from hw.bitserial.pe import FP16
+from hw.arith.formats import FP16
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from spec.core import CoreConfig

@@ -6,11 +6,11 @@ from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from hw.bitserial.unpacker import RowUnpacker
 from hw.core.parts import parts
 from hw.core.weights import ChannelEntry, ChannelStart, Fault
 from hw.prealigned.digits import MAX_STEPS
+from hw.special_values import SPECIAL_VALUES, Special
 from spec.core import CoreConfig
 from spec.datatypes import DATATYPE_BITS, MAX_CODE_BITS, Datatype
 from spec.errors import WeightError

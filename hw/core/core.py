@@ -4,10 +4,10 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from hw.core.activations import ActivationBeat, ActivationLoader
 from hw.core.channel import WeightChannel
 from hw.core.drain import DrainControl
+from hw.core.job import MACS_BITS, CoreJob, StreamErrors
 from hw.core.parts import parts
 from hw.core.plan import JobPlan
 from hw.core.results import ResultBeat, ResultWriter
@@ -16,20 +16,12 @@ from hw.core.tile import Tile
 from hw.core.tile_column import TileColumn
 from hw.core.weights import Fault, WeightBeat, WeightReceiver
 from hw.sharing import place
-from hw.tops.core_registers import MACS_BITS, CoreJob, StreamErrors
+from hw.special_values import SPECIAL_VALUES, Special
+from hw.streams.registers import delay
 from spec import checks
 from spec.core import CoreConfig
 
 __all__ = ["AcceleratorCore"]
-
-
-def delay(m, value, cycles, name):
-    """``value`` some cycles later."""
-    for k in range(cycles):
-        later = Signal.like(value, name=f"{name}{k}")
-        m.d.sync += later.eq(value)
-        value = later
-    return value
 
 
 def _members(config):
@@ -91,9 +83,9 @@ class _Datapath(wiring.Component):
         code_latency, activation_latency = 1 + made.decoder_latency, 1 + made.multiples_latency
         code_wait = max(0, activation_latency - code_latency)
         activation_wait = max(0, code_latency - activation_latency)
-        step = delay(m, sequencer.step, code_wait, "step")
-        step_valid = delay(m, sequencer.step_valid, code_wait, "step_valid")
-        read = delay(m, sequencer.read, activation_wait, "read")
+        step = delay(m, sequencer.step, "step", code_wait, reset_less=False)
+        step_valid = delay(m, sequencer.step_valid, "step_valid", code_wait, reset_less=False)
+        read = delay(m, sequencer.read, "read", activation_wait, reset_less=False)
         drain_latency = code_wait + code_latency + tile.latency
         m.submodules.drain = drain = DrainControl(config, drain_latency, made.dequantizer_latency + 1)
         m.d.comb += [
@@ -104,7 +96,7 @@ class _Datapath(wiring.Component):
             loader.free.eq(drain.freed),
             sequencer.result_free.eq(writer.free),
         ]
-        release = delay(m, sequencer.release, code_wait, "release")
+        release = delay(m, sequencer.release, "release", code_wait, reset_less=False)
         for k, channel in enumerate(channels):
             wiring.connect(m, receiver.o[k], channel.i)
             wiring.connect(m, channel.scale, writer.scales[k])

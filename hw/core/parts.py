@@ -7,6 +7,7 @@ from functools import cache
 from amaranth import signed
 from amaranth.lib import data, wiring
 
+from hw.arith.formats import FP16
 from hw.bitserial.datapath import (
     DrainedPE,
     RawActivations,
@@ -16,7 +17,7 @@ from hw.bitserial.datapath import (
     TermControl,
     TermStep,
 )
-from hw.bitserial.pe import FP16, PartialSum
+from hw.bitserial.pe import PartialSum
 from hw.prealigned.aligner import ActivationAligner
 from hw.prealigned.decoder import DigitDecoder
 from hw.prealigned.dequantizer import GroupDequantizer

@@ -7,12 +7,12 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from hw.core.activations import chunk_units
 from hw.core.channel import SIDES, CodeGroup, GroupStep
+from hw.core.job import MACS_BITS
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan
 from hw.core.results import SLOTS
 from hw.core.schedule import SumSchedule
 from hw.core.tile_column import ChunkAddress, GroupAddress, SumStart
-from hw.tops.core_registers import MACS_BITS
 from spec.core import CoreConfig
 from spec.packet import GROUP_SIZES
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP32
 from hw.core.activations import ChunkWrite
 from hw.core.parts import parts
 from hw.core.schedule import MOST_DELAY

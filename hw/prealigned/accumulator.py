@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.arith.fp32_adder import CANONICAL_NAN, FP32
+from hw.arith.formats import FP32, FP32_NAN
 from hw.arith.fp32_pipeline import NormalFp32Adder
 from spec import checks
 
@@ -106,7 +106,7 @@ class RunningSums(wiring.Component):
         ]
         m.d.comb += [
             self.o.eq(o),
-            self.o.value.eq(Mux(o.error, CANONICAL_NAN, o.value.as_value())),
+            self.o.value.eq(Mux(o.error, FP32_NAN, o.value.as_value())),
             self.o_valid.eq(o_valid),
         ]
         return m

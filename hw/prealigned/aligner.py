@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arith.carry import increment, leading_zeros
-from hw.bitserial.pe import FP16
+from hw.arith.formats import FP16
 from hw.streams.queue import BeatQueue
 from hw.streams.registers import delay
 from spec import checks

@@ -8,9 +8,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
 from hw.prealigned.digits import MAX_STEPS, code_digits, steps, value_digits
 from hw.prealigned.pe import Control, DigitBeat
+from hw.special_values import SPECIAL_VALUES, Special
 from spec.datatypes import DATATYPE_BITS, FLOATS, MAX_CODE_BITS, SPECIAL_LIMIT, Datatype
 from spec.prealigned import PrealignedConfig
 

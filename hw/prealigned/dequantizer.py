@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arith.carry import add_select
 from hw.arith.compressor import compress
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP32
 from hw.arith.fp32_pipeline import IntegerToFp32
 from hw.prealigned.pe import RedundantSum
 from hw.streams.registers import delay

@@ -3,22 +3,20 @@
 from dataclasses import dataclass
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.axi.definitions import ADDRESS_BITS, load_map
 from hw.axi.lite import AxiLite
 from hw.axi.registers import AxiLiteRegisters
 from hw.axi.special_values import SpecialValueFile
-from hw.bitserial.special_values import SPECIAL_VALUES
+from hw.core.job import MACS_BITS, CoreJob, StreamErrors
+from hw.special_values import SPECIAL_VALUES
 from spec import checks
 from spec.datatypes import SPECIAL_LIMIT, Datatype
 from spec.packet import GROUP_SIZES
 
-__all__ = ["MACS_BITS", "CoreBuild", "CoreJob", "CoreRegisters", "StreamErrors"]
-
-MACS_BITS = 16
-"""Width of the number of MACs in a cycle."""
+__all__ = ["CoreBuild", "CoreRegisters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +73,6 @@ class CoreBuild:
             checks.members(name, getattr(self, name), values, kind=tuple, least=1)
         if self.rows * self.columns * self.lanes >> MACS_BITS:
             raise ValueError(f"rows * columns * lanes must be below {1 << MACS_BITS}")
-
-
-class CoreJob(data.Struct):
-    """What a job is: matrix shape M x K times K x N, datatypes its groups may have, group size code, FP16 results."""
-
-    tokens: 32
-    inputs: 16
-    outputs: 16
-    datatypes: 16
-    group_size: 2
-    fp16: 1
-
-
-class StreamErrors(data.Struct):
-    """Errors in the core's streams, each high for one cycle per occurrence; in the order of their codes."""
-
-    reserved_header: 1
-    reserved_code: 1
-    parity: 1
-    weight_length: 1
-    activation_length: 1
-    non_finite: 1
 
 
 class CoreRegisters(wiring.Component):

@@ -8,8 +8,9 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.arith.fp32_adder import CANONICAL_NAN, FP32, Fp32Adder, leading_zeros
-from hw.bitserial.pe import FP16
+from hw.arith.formats import FP16, FP32, FP32_NAN
+from hw.arith.fp32_adder import Fp32Adder
+from hw.arith.rounding import leading_zeros
 from hw.kv.engine import KvDequantizer
 from hw.kv.layouts import Beat, Elements
 from spec import checks
@@ -53,7 +54,7 @@ class Fp16Product(wiring.Component):
         sign = self.a.sign ^ self.b.sign
         out = Signal(32, reset_less=True)
         with m.If(nan[0] | nan[1] | (special[0] & zero[1]) | (special[1] & zero[0])):
-            m.d.sync += out.eq(CANONICAL_NAN)
+            m.d.sync += out.eq(FP32_NAN)
         with m.Elif(special[0] | special[1]):
             m.d.sync += out.eq(Cat(C(0, 23), C(0xFF, 8), sign))
         with m.Elif(~product.any()):

@@ -4,9 +4,9 @@ from amaranth import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arith.fp32_adder import FP32, leading_zeros
+from hw.arith.formats import FP16, FP32
 from hw.arith.fp32_multiplier import Fp32Multiplier, Fp32ToFp16
-from hw.bitserial.pe import FP16
+from hw.arith.rounding import leading_zeros
 from studies.attention.baseline import Fp16Product
 
 __all__ = ["ExactElements", "ScaledScore", "ScaledWeight"]

@@ -6,9 +6,8 @@ from amaranth import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP16, FP32
 from hw.arith.fp32_multiplier import Fp32Multiplier, Fp32ToFp16
-from hw.bitserial.pe import FP16
 from sim.design import build_design
 from verif.arith.test_fp32 import CLASSES, NAN, float_class, operands
 from verif.bitserial.coverage import Coverage, cross

@@ -3,8 +3,9 @@
 import numpy as np
 from amaranth.lib import data
 
-from hw.bitserial.pe import FP16, PartialSum, Step, Term
-from hw.bitserial.special_values import SPECIAL_VALUES, Special
+from hw.arith.formats import FP16
+from hw.bitserial.pe import PartialSum, Step, Term
+from hw.special_values import SPECIAL_VALUES, Special
 from sim.layout import pack, unpack
 
 __all__ = ["elements", "special_port", "step_port"]

@@ -8,7 +8,7 @@ import torch
 
 from golden.bitserial.decoder import terms
 from hw.bitserial.decoder import CodeBeat, TermBeat, TermDecoder
-from hw.bitserial.special_values import SPECIAL_VALUES
+from hw.special_values import SPECIAL_VALUES
 from sim.design import build_design
 from sim.layout import pack, unpack
 from spec.datatypes import Datatype

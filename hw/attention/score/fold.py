@@ -5,7 +5,8 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import add_bit
-from hw.attention.layouts import UNIT_BITS, HeldQuery, Job, PacketEntry
+from hw.arith.formats import UNIT_BITS
+from hw.attention.layouts import HeldQuery, Job, PacketEntry
 from hw.attention.metadata import MetadataReader
 from hw.attention.score.dot import TableWrites
 from hw.attention.score.scaling import SCALE_BIAS, QueryScaler, Scale

@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import booth_row, prefix_sum
 from hw.arith.compressor import compress
-from hw.arith.fp32_adder import FP32, Fp32Adder
+from hw.arith.formats import FP32, UNIT_BITS
+from hw.arith.fp32_adder import Fp32Adder
 from hw.arith.fp32_normal import SignedToFp32
-from hw.attention.layouts import UNIT_BITS, Score
+from hw.attention.layouts import Score
 from hw.prealigned.pe import RedundantSum
 from spec.attention import AttentionConfig
 

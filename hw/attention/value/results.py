@@ -5,10 +5,10 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arith.adders import add_bit, booth_product, prefix_sum, ripple_sum, select
-from hw.arith.fp32_adder import FP32
+from hw.arith.formats import FP32, UNIT_BITS
 from hw.arith.fp32_multiplier import Fp32ToFp16
 from hw.arith.fp32_normal import FiniteAdder, SignedToFp32
-from hw.attention.layouts import UNIT_BITS, WEIGHT_EXPONENT_BITS, SumsJob
+from hw.attention.layouts import WEIGHT_EXPONENT_BITS, SumsJob
 from hw.attention.value.channels import SUM_LANES, SumsReads
 from hw.kv.layouts import BlockEntry, Record
 from spec.attention import PLANE_OFFSET, AttentionConfig
