@@ -1,6 +1,6 @@
 """What operations share: the leading one, shifts that round, FP32 results with all that may come instead of one."""
 
-from amaranth import C, Cat, Module, Signal, Value
+from amaranth import C, Cat, Module, Mux, Signal, Value
 
 from hw.arith.formats import FP32_NAN
 
