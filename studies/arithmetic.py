@@ -1,6 +1,5 @@
 """``python -m studies arithmetic``: every floating-point block beside the others that do its job, by one recipe."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from golden.document import write_between_markers
 from hw.arith.fp16 import IntegerToFp16
 from hw.arith.fp16_adder import Fp16Adder
 from hw.arith.fp32_adder import Fp32Adder
-from hw.arith.fp32_multiplier import Fp32Multiplier, Fp32ToFp16
+from hw.arith.fp32_multiplier import Fp32ToFp16
 from hw.arith.fp32_normal import FiniteAdder, SignedToFp32
 from hw.arith.fp32_pipeline import IntegerToFp32, NormalFp32Adder
 from shell.console import progress_bar, say
@@ -23,18 +22,17 @@ from shell.console import progress_bar, say
 __all__ = ["BLOCKS", "table"]
 
 MARKERS = "<!-- arithmetic: python -m studies arithmetic -->", "<!-- end of arithmetic -->"
-BLOCKS: dict[str, tuple[Callable[[], Component], str, str]] = {
-    "Fp32Adder": (Fp32Adder, "sum of any two FP32 numbers", "core of bit-serial PEs; results of the score core"),
-    "FiniteAdder": (FiniteAdder, "sum, normal numbers and zero", "running sums of the value core"),
-    "NormalFp32Adder": (NormalFp32Adder, "sum, normal numbers and zero, short cycles", "running sums of the core"),
-    "Fp32Multiplier": (Fp32Multiplier, "product of any two FP32 numbers", "channel scales of the core"),
-    "SignedToFp32": (lambda: SignedToFp32(40), "40-bit integer to FP32", "results of the attention cores"),
-    "IntegerToFp32": (lambda: IntegerToFp32(40, 28), "the same, short cycles", "dequantizers of the core"),
-    "Fp32ToFp16": (Fp32ToFp16, "FP32 to FP16", "results in FP16"),
-    "Fp16Adder": (Fp16Adder, "sum of two finite FP16 numbers", "centre of the KV engine"),
-    "IntegerToFp16": (lambda: IntegerToFp16(20), "20-bit integer to FP16", "transforms of the KV engine"),
+BLOCKS: dict[str, tuple[type[Component], tuple[int, ...], str, str]] = {
+    "Fp32Adder": (Fp32Adder, (), "sum of any two FP32 numbers", "core of bit-serial PEs; results of the score core"),
+    "FiniteAdder": (FiniteAdder, (), "sum, normal numbers and zero", "running sums of the value core"),
+    "NormalFp32Adder": (NormalFp32Adder, (), "sum, normal numbers and zero, short cycles", "running sums of the core"),
+    "SignedToFp32": (SignedToFp32, (40,), "40-bit integer to FP32", "results of the attention cores"),
+    "IntegerToFp32": (IntegerToFp32, (40, 28), "the same, short cycles", "dequantizers of the core"),
+    "Fp32ToFp16": (Fp32ToFp16, (), "FP32 to FP16", "results in FP16"),
+    "Fp16Adder": (Fp16Adder, (), "sum of two finite FP16 numbers", "centre of the KV engine"),
+    "IntegerToFp16": (IntegerToFp16, (20,), "20-bit integer to FP16", "transforms of the KV engine"),
 }
-"""Name: what makes it, what it does, who uses it."""
+"""Name: component, its parameters, what it does, who uses it. Not `Fp32Multiplier`: its array takes ABC too long."""
 
 
 def table(results: dict[str, SynthResult]) -> str:
@@ -42,8 +40,8 @@ def table(results: dict[str, SynthResult]) -> str:
     lines = ["| block | does | used by | cycles | flip-flops | gate equivalents | period, ps |"]
     lines.append("|---|---|---|---:|---:|---:|---:|")
     for name, result in results.items():
-        make, does, users = BLOCKS[name]
-        cycles = getattr(make(), "latency", 1 if result.flipflops else 0)
+        block, _, does, users = BLOCKS[name]
+        cycles = getattr(block, "latency", 1 if result.flipflops else 0)
         figures = f"{cycles} | {result.flipflops} | {result.gate_equivalents:,.0f} | {result.delay_ps:,.0f}"
         lines.append(f"| `{name}` | {does} | {users} | {figures} |")
     return "\n".join(lines) + "\n"
@@ -61,8 +59,8 @@ def arithmetic(
     library = load_library(liberty) if liberty else generic_library()
     variants, results = QUICK if quick else VARIANTS, {}
     with progress_bar("arithmetic", len(BLOCKS)) as advance:
-        for name, (make, _does, _users) in BLOCKS.items():
-            text, _ports = to_verilog(make(), name.lower())
+        for name, (block, arguments, _does, _users) in BLOCKS.items():
+            text, _ports = to_verilog(block(*arguments), name.lower())
             results[name] = synthesize(text, name.lower(), library, variants=variants, cache_dir=cache)
             advance(name)
     found = table(results)

@@ -74,9 +74,9 @@ class SignedToFp32(wiring.Component):
 class FiniteAdder(wiring.Component):
     """Adds two FP32 numbers where operands and results are normal numbers or zero: round to nearest even.
 
-    Attention's are: all are multiples of 2^-100 and less than 2^100. A zero operand must be +0; a zero result is. Less
-    than half of :class:`hw.arith.fp32_adder.Fp32Adder`, which takes everything. Latency ``latency`` cycles, one per
-    cycle, no back-pressure.
+    Attention's are: all are multiples of 2^-100 and less than 2^100. A zero operand must be +0; a zero result is. It is
+    smaller than :class:`hw.arith.fp32_adder.Fp32Adder`, which takes everything (docs/arithmetic.md). Latency
+    ``latency`` cycles, one per cycle, no back-pressure.
 
     Members
     -------
