@@ -261,6 +261,8 @@ def cost_report(
     first = next(iter(found.values()))
     return {
         "gate_cycle_ratio": routes[0]["gate_cycle_ratio"],
+        "gate_cycle_delay_ratio": routes[0]["gate_cycle_delay_ratio"],
+        "with_memory_ratio": routes[0]["gate_cycle_ratio_with_memory"],
         "gate_cycle_ratio_three": routes[1]["gate_cycle_ratio"] if len(routes) > 1 else None,
         "array_busy": round(array_busy(work, config), 3),
         "array_busy_packed": round(sum(work.blocks) / sum(rows + SCORE_BETWEEN for rows in work.blocks), 3),

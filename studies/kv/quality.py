@@ -195,16 +195,52 @@ def table(entries: Sequence[dict], texts: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot(entries: Sequence[dict], path: Path) -> None:
+    """Mean kept against bits per element: plans' scales as lines, other formats as points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    means = [entry for entry in entries if entry["text"] == "mean" and entry["bits_effective"] not in (0.0, 16.0)]
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for entry in means:
+        name, place = entry["format"], (entry["bits_effective"], 100 * entry["kept"])
+        if name.startswith("planes") and name.endswith("scales"):
+            lines.setdefault(f"planes, {name.split(', ')[-1]}", []).append(place)
+        else:
+            axes.errorbar(*place, yerr=100 * entry["kept_error"], fmt="o", label=name, capsize=2)
+    for name, places in lines.items():
+        axes.plot(*zip(*sorted(places), strict=True), marker=".", label=name)
+    axes.set(xlabel="bits per element, everything stored counted", ylabel="kept, %", ylim=(0, 105))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, frameon=False)
+    write_file(path, _svg(figure))
+
+
+def _svg(figure) -> bytes:
+    """The same bytes for the same figure."""
+    import io
+
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "bitmosaic"}):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def eval(
     texts: Annotated[list[str] | None, typer.Option(help="Texts by name or file; default: the four of docs.")] = None,
     count: Annotated[int, typer.Option("--windows", min=1, help="Windows of each text.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the report and of what is remembered.")] = OUT,
     document: Annotated[Path | None, typer.Option(help="Document whose table between markers to replace.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Where a plot goes (SVG); default: beside the report.")] = None,
 ) -> None:
     """Evaluate KV cache formats and plans on real texts."""
     sources = texts or list(TEXTS)
     entries = evaluate(sources, count, out)
     write_file(out / "report.json", (json.dumps({"kv": entries}, indent=1) + "\n").encode())
+    plot(entries, figure or out / "kept.svg")
     text = table(entries, sources)
     hashes = ", ".join(f"{source} {text_digest(source)[:12]}" for source in sources)
     text += (

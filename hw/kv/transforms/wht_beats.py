@@ -75,11 +75,11 @@ class BeatButterfly(wiring.Component):
             shape=data.StructLayout({"words": self.i.shape(), "mark": 1}), depth=depth, init=[]
         )
         write, first, second = ring.write_port(), ring.read_port(), ring.read_port()
-        newest, oldest = ring_counter(m, depth, self.step, "newest")
+        place, oldest = ring_counter(m, depth, self.step, "place")
         own, _ = ring_counter(m, depth, self.step, "own", self.distance + 1)  # of the output's number
         newest, _ = ring_counter(m, depth, self.step, "newest", depth - 1)
         m.d.comb += [
-            write.addr.eq(newest),
+            write.addr.eq(place),
             write.data.words.eq(self.i),
             write.data.mark.eq(self.mark),
             write.en.eq(self.step),
