@@ -8,7 +8,7 @@ from hw.arith.formats import FP16, FP32
 from hw.bitserial.decoder import TermDecoder
 from hw.bitserial.dequantizer import BitSerialDequantizer, ScaledSumToFp32
 from hw.bitserial.pe import BitSerialPE, PartialSum, Term
-from hw.prealigned.aligner import GroupBeat
+from hw.prealigned.beats import GroupBeat
 from hw.prealigned.decoder import CodeStep
 from hw.special_values import SPECIAL_VALUES, Special
 from hw.streams.registers import delay

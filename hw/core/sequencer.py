@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from hw.core.activations import chunk_units
-from hw.core.channel import SIDES, CodeGroup, GroupStep
+from hw.core.groups import SIDES, CodeGroup, GroupStep
 from hw.core.job import MACS_BITS
 from hw.core.parts import parts
 from hw.core.plan import PlaceCounter, Plan

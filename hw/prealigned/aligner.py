@@ -3,56 +3,25 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import C, Cat, Module, Mux, Signal, signed
+from amaranth import C, Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.arith.carry import increment, leading_zeros
+from hw.arith.carry import leading_zeros
 from hw.arith.formats import FP16
+from hw.prealigned.alignment import ALIGNMENT, aligned_integer
+from hw.prealigned.beats import MAX_PLANES, AlignedBeat, GroupBeat
 from hw.streams.queue import BeatQueue
 from hw.streams.registers import delay
 from spec import checks
 from spec.packet import GROUP_SIZES
 from spec.prealigned import ACTIVATION_BITS
 
-__all__ = ["ActivationAligner", "AlignedBeat", "GroupBeat"]
+__all__ = ["ActivationAligner"]
 
-SIGNIFICAND_BITS = 11
-MAX_PLANES = 4
 STORED = 4  # groups, a power of two
 QUEUE = 16
-ALIGNMENT = 7  # cycles
-
-
-class GroupBeat(data.StructLayout):
-    """FP16 activations of one group, lane 0 lowest; unused lanes are 0.
-
-    ``last`` ends the group; ``planes`` - 1 says how often it is wanted and counts with ``last``.
-    """
-
-    def __init__(self, lanes):
-        super().__init__({"activations": data.ArrayLayout(FP16, lanes), "last": 1, "planes": ceil_log2(MAX_PLANES)})
-
-
-class AlignedBeat(data.StructLayout):
-    """Aligned activations: the value of ``integers[l]`` q is ``q * 2**(exponent - 13 - activation_bits)``.
-
-    Members: ``integers``, ``exponent``, ``poison`` (an Inf or NaN in the group), ``first`` and ``last`` beat of a pass,
-    ``final`` (the group's last pass).
-    """
-
-    def __init__(self, lanes, activation_bits):
-        super().__init__(
-            {
-                "integers": data.ArrayLayout(signed(activation_bits), lanes),
-                "exponent": 5,
-                "poison": 1,
-                "first": 1,
-                "last": 1,
-                "final": 1,
-            }
-        )
 
 
 class ActivationAligner(wiring.Component):
@@ -298,53 +267,6 @@ class ActivationAligner(wiring.Component):
             queue.o.ready.eq(self.o.ready),
         ]
         for lane in range(self.lanes):
-            m.d.comb += aligned.integers[lane].eq(self._align(m, lane, read.data[lane], stages[2]))
-
-    def _align(self, m, lane, activation, flags):
-        """A2 and A3 in seven cycles: exponents; how far, lower and upper bits; shift, in three steps; which way to
-        round; round and negate. ``flags`` are the next cycle's."""
-        width = self.activation_bits
-        # Half of the lanes look at the complement: a register of its own, with half of the load.
-        largest = ~flags.complement if lane % 2 else flags.exponent
-
-        def register(value, name):
-            return delay(m, value, f"{name}_{lane}")
-
-        # Cycle 1.
-        normal, finite = activation.exponent.any(), ~activation.exponent.all()
-        significand = register(Cat(activation.fraction, normal) & finite.replicate(SIGNIFICAND_BITS), "significand1")
-        exponent = register(Cat(activation.exponent[0] | ~normal, activation.exponent[1:]), "exponent1")
-        sign = delay(m, activation.sign, f"sign_{lane}", 5)
-
-        # Cycle 2: how far: the lower bits with a borrow, and the upper bits that have yet to lend it.
-        amount = register((largest[:2] - exponent[:2])[:3], "amount2")
-        upper = register((largest[2:] - exponent[2:])[:3], "upper2")
-        significand = register(significand, "significand2")
-
-        # Cycles 3 to 5. With the largest exponent the significand ends below bit `place`; an integer has width - 1
-        # bits. Two bits more below: guard, and another that gathers what the shift loses.
-        place = max(width - 1, SIGNIFICAND_BITS)
-        excess = place - (width - 1)
-        value = Cat(C(0, 2 + place - SIGNIFICAND_BITS), significand)
-        value = register(self._shift(m, value, amount[:2], f"shift3_{lane}"), "value3")
-        amount = register((upper - amount[2])[:3], "amount3")
-        value = register(self._shift(m, value, Cat(C(0, 2), amount[:2]), f"shift4_{lane}"), "value4")
-        amount = register(Cat(C(0, 4), amount[2]), "amount4")
-        value = register(self._shift(m, value, amount, f"shift5_{lane}"), "value5")
-
-        # Cycle 6. -(floor + up) = ~floor + 1 - up. Then: cycle 7.
-        floor, guard, sticky = value[2 + excess :], value[1 + excess], value[: 1 + excess].any()
-        up = guard & (sticky | floor[0]) & ~floor.all()
-        carry = register(sign ^ up, "carry")
-        integer = increment(m, Cat(floor, C(0, 1)) ^ sign.replicate(width), carry, f"round_{lane}")
-        return register(integer[:width], "integer").as_signed()
-
-    @staticmethod
-    def _shift(m, value, amount, name):
-        """``value >> amount`` with bit 0 set if a one was lost, now or earlier."""
-        width = len(value)
-        ones = C((1 << width) - 1, width)
-        shifted = Signal(width, name=name)
-        lost = (value & ~(ones << amount)[:width]).any()
-        m.d.comb += shifted.eq((value >> amount) | lost)
-        return shifted
+            m.d.comb += aligned.integers[lane].eq(
+                aligned_integer(m, self.activation_bits, lane, read.data[lane], stages[2])
+            )
