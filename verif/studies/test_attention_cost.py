@@ -18,7 +18,7 @@ from sim.design import build_design
 from sim.job import run_jobs
 from spec.attention import AttentionConfig
 from spec.kv_formats import KvFormat, KvMetadata, KvTransform
-from studies.attention.cost import EXACT_ROWS, Workload, array_busy, score_cycles, value_cycles
+from studies.attention.workload import EXACT_ROWS, Workload, array_busy, score_cycles, value_cycles
 from verif.kv.blocks import random_block, random_header
 
 CONFIG = AttentionConfig()
