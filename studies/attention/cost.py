@@ -2,7 +2,7 @@
 
 Gate-cycles of a decoding step are gate equivalents times the cycles for which they are allocated, idle ones included,
 per query head and token. Both routes are synthesized by one recipe; each takes the number of lanes that suits it. The
-cycles are those of `studies.attention.workload`, which `verif/studies/test_attention_cost.py` checks against simulations.
+cycles are formulas of `studies.attention.workload`; `verif/studies/test_attention_cost.py` checks them by simulation.
 """
 
 import json
